@@ -128,6 +128,13 @@ impl Serve {
     fn open(&self, Wanted { name, path }: &Wanted) -> Result<Named, Refusal> {
         let place = self.running.find(path, (None, None), &self.noting)?;
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
+        if predictor.task.windows().is_some() {
+            let why = format!(
+                "`{name}` answers questions by parts of their contexts, which `serve` is not told; write `peftc predict {} --input FILE`",
+                path.display()
+            );
+            return Err(Refusal::Wrong(why));
+        }
         if predictor.task.pairs_options() {
             let why = format!(
                 "`{name}` chooses among options, which `serve` does not know; write `peftc predict {} --input FILE --choices COLUMN`",

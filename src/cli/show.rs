@@ -186,6 +186,7 @@ impl Shown<'_> {
             (Form::Preference, 0) => ", chosen".to_owned(),
             (Form::Preference, _) => ", rejected".to_owned(),
             (Form::Choices, place) => format!(", option {place}"),
+            (Form::Question, place) => format!(", window {place}"),
             _ => String::new(),
         }
     }

@@ -230,6 +230,22 @@ pub(crate) const TOKENS: Maybe<str> = Maybe::new(
     "column with a list of words, each of which has a label in the list of `label`, for `token_classify`. Of CoNLL files the columns are \
           \"0\", \"1\", …; `tokens` is the first, too, and `tags` the last",
 );
+pub(crate) const QUESTION: Maybe<str> = Maybe::new(
+    "question",
+    kind::COLUMN,
+    "column with a question that is answered by a part of the `context`, for `extract`",
+);
+pub(crate) const CONTEXT: Maybe<str> = Maybe::new(
+    "context",
+    kind::COLUMN,
+    "column with the text in which the answer to the `question` stands",
+);
+pub(crate) const ANSWERS: Maybe<str> = Maybe::new(
+    "answers",
+    kind::COLUMN,
+    "column with the answers to the `question` as SQuAD has them: an object with the lists `text` and `answer_start`, which counts characters \
+          of the `context` from 0. The first is learned, and each is right; empty lists are a question without an answer",
+);
 pub(crate) const MESSAGES: Maybe<str> = Maybe::new(
     "messages",
     kind::COLUMN,
@@ -254,6 +270,11 @@ pub fn form(values: &Values) -> Form {
         Form::Messages
     } else if TOKENS.is_written(values) {
         Form::Words
+    } else if QUESTION.is_written(values)
+        || CONTEXT.is_written(values)
+        || ANSWERS.is_written(values)
+    {
+        Form::Question
     } else if CHOICES.is_written(values) || ANSWER.is_written(values) {
         Form::Choices
     } else if CHOSEN.is_written(values) || REJECTED.is_written(values) {
@@ -276,6 +297,12 @@ pub fn columns(values: &Values) -> Vec<String> {
             .chain(one(&COMPLETION))
             .collect(),
         Form::Words => one(&TOKENS).into_iter().collect(),
+        Form::Question => {
+            let within = |part: &str| one(&ANSWERS).map(|own| format!("{own}.{part}"));
+            let answers = [within("text"), within("answer_start")];
+            let asked = [one(&QUESTION), one(&CONTEXT)].into_iter();
+            asked.chain(answers).flatten().collect()
+        }
         Form::Messages => one(&MESSAGES).into_iter().chain(one(&TOOLS)).collect(),
         Form::Choices => one(&PROMPT_COLUMN)
             .into_iter()
@@ -359,7 +386,7 @@ pub(crate) const SHUFFLE: Maybe<u64> = Maybe::new(
 );
 pub(crate) const FORMAT: Maybe<str> = Maybe::new(
     "format",
-    kind::choice(&["tsv", "csv", "jsonl", "json", "parquet", "conll"]),
+    kind::choice(&["tsv", "csv", "jsonl", "json", "parquet", "conll", "squad"]),
     "format of the files, if their names do not tell",
 );
 pub(crate) const TRAIN: Maybe<[String]> = Maybe::new(
@@ -397,6 +424,9 @@ static DATA_HUB: Schema = Schema {
         REJECTED.key(),
         CHOICES.key(),
         ANSWER.key(),
+        QUESTION.key(),
+        CONTEXT.key(),
+        ANSWERS.key(),
         MESSAGES.key(),
         TOOLS.key(),
         TOKENS.key(),
@@ -419,8 +449,8 @@ static DATA_HUB: Schema = Schema {
 static DATA_LOCAL: Schema = Schema {
     name: "local",
     summary: "a directory with files such as train.tsv, dev.csv, test.jsonl; or a file, a list of files, a pattern such as `data/*.csv`",
-    doc: "The path is relative to the recipe. TSV, CSV, JSON (an array of objects, or objects one behind the other), JSONL, Parquet and CoNLL \
-          are read, the text formats also packed with gzip or Zstandard (`train.jsonl.gz`). A split may consist of several files. Files \
+    doc: "The path is relative to the recipe. TSV, CSV, JSON (an array of objects, or objects one behind the other), JSONL, Parquet, CoNLL and SQuAD's own \
+          files (`format = squad`) are read, the text formats also packed with gzip or Zstandard (`train.jsonl.gz`). A split may consist of several files. Files \
           that are named one by one or by a pattern are the splits that their names say, or else all of them are `train`.",
     paper: "",
     keys: &[
@@ -431,6 +461,9 @@ static DATA_LOCAL: Schema = Schema {
         REJECTED.key(),
         CHOICES.key(),
         ANSWER.key(),
+        QUESTION.key(),
+        CONTEXT.key(),
+        ANSWERS.key(),
         MESSAGES.key(),
         TOOLS.key(),
         TOKENS.key(),

@@ -94,7 +94,8 @@ impl BoundSplit {
     /// Whether its rows are pairs of texts.
     #[must_use]
     pub fn is_pair(&self) -> bool {
-        self.form == Form::Text && self.text.len() > 1 || self.form == Form::Choices
+        let pairs = matches!(self.form, Form::Choices | Form::Question);
+        self.form == Form::Text && self.text.len() > 1 || pairs
     }
 
     /// Bytes of its tokens in memory.

@@ -369,6 +369,7 @@ pub(super) fn messages_at(values: &Values) -> Span {
         Form::Choices => decl::CHOICES.span(values),
         Form::Completion => decl::COMPLETION.span(values),
         Form::Words => decl::TOKENS.span(values),
+        Form::Question => decl::QUESTION.span(values),
         Form::Messages | Form::Text => decl::MESSAGES.span(values),
     }
 }
@@ -386,6 +387,7 @@ impl Plan {
                     (Form::Preference, [prompt, _, _]) | (Form::Choices, [prompt, ..]) => {
                         vec![prompt.clone()]
                     }
+                    (Form::Question, all) => all.iter().take(2).cloned().collect(),
                     (Form::Preference, _) => Vec::new(),
                     (_, all) => all.to_vec(),
                 };

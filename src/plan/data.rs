@@ -240,6 +240,7 @@ fn key(source: &Arc<DataSource>, tokenizer: &Arc<Tokenizer>, want: Want<'_>) -> 
                 want.labels
             ),
             want.task.words(),
+            want.task.windows(),
             want.task.target_length()
         )
     )

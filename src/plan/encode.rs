@@ -157,6 +157,7 @@ fn kept_name(
                 want.labels,
             ),
             want.task.words(),
+            want.task.windows(),
             want.task.target_length(),
         ),
     );

@@ -3,8 +3,8 @@
 use super::error::{CONFLICT, MISSING_KEY};
 use crate::base::{Diag, Diags};
 use crate::library::decl::{
-    ANSWER, CHOICES, CHOSEN, COMPLETION, ENABLE_THINKING, MESSAGES, PROMPT_COLUMN, REJECTED, TEXT,
-    TOKENS, TOOLS,
+    ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, MESSAGES,
+    PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
 };
 use crate::library::error::IDLE_KEY;
 use crate::library::schema::Values;
@@ -23,9 +23,14 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
         "choices",
         "answer",
         "tokens",
+        "question",
+        "context",
+        "answers",
     ];
     // A prompt stands before a completion, before two answers, or before options.
     let chooses = CHOICES.is_written(values) || ANSWER.is_written(values);
+    let asks =
+        QUESTION.is_written(values) || CONTEXT.is_written(values) || ANSWERS.is_written(values);
     let compares = CHOSEN.is_written(values) || REJECTED.is_written(values);
     let (name, span) = (&ctor.name.value, ctor.name.span);
     let written = [
@@ -39,6 +44,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
         ("choices", chooses),
         ("messages", MESSAGES.is_written(values)),
         ("tokens", TOKENS.is_written(values)),
+        ("question", asks),
     ];
     let mut forms = written
         .into_iter()
@@ -63,6 +69,8 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
                 }
                 "choices" if !CHOICES.is_written(values) => values.span("answer"),
                 "chosen" if !CHOSEN.is_written(values) => values.span("rejected"),
+                "question" if !QUESTION.is_written(values) && CONTEXT.is_written(values) => values.span("context"),
+                "question" if !QUESTION.is_written(values) => values.span("answers"),
                 key => values.span(key),
             };
             diags.push(
@@ -75,7 +83,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
                 .help("keep one of them"),
             );
         }
-        (Some(one @ ("prompt" | "chosen" | "choices")), None) => {
+        (Some(one @ ("prompt" | "chosen" | "choices" | "question")), None) => {
             incomplete(values, one, &entry, diags);
         }
         _ => {}
@@ -98,6 +106,12 @@ fn incomplete(values: &Values, form: &str, entry: &dyn Fn(&str) -> bool, diags: 
             ("choices", CHOICES.is_written(values), "answer"),
             ("prompt", prompts, "choices"),
         ],
+        "question" if QUESTION.is_written(values) => &[
+            ("context", CONTEXT.is_written(values), "question"),
+            ("answers", ANSWERS.is_written(values), "question"),
+        ],
+        "question" if CONTEXT.is_written(values) => &[("question", false, "context")],
+        "question" => &[("question", false, "answers")],
         _ => &[
             ("rejected", REJECTED.is_written(values), "chosen"),
             ("chosen", CHOSEN.is_written(values), "rejected"),

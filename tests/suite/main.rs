@@ -21,6 +21,7 @@ mod editors;
 mod embed;
 mod encoders;
 mod eva;
+mod extract;
 mod features;
 mod first_runs;
 mod fit;

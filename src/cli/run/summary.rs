@@ -299,6 +299,7 @@ fn loads(folder: &Path) -> String {
     let auto = match class {
         Some(class) if class.ends_with("ForMaskedLM") => "AutoModelForMaskedLM",
         Some(class) if class.ends_with("ForMultipleChoice") => "AutoModelForMultipleChoice",
+        Some(class) if class.ends_with("ForQuestionAnswering") => "AutoModelForQuestionAnswering",
         Some(class) if class.ends_with("ForTokenClassification") => {
             "AutoModelForTokenClassification"
         }

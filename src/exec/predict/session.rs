@@ -144,9 +144,10 @@ impl Predictor {
             Some(_) => Plan::parted(&program, &Place::is_own).map_err(RunError::bug)?,
             None => None,
         };
-        let reads = match self.task.words() {
-            Some(_) => self.task.reads(Some(&self.tokenizer), false, false),
-            None => Ok(None),
+        let parted = self.task.words().is_some() || self.task.windows().is_some();
+        let reads = match parted {
+            true => self.task.reads(Some(&self.tokenizer), false, false),
+            false => Ok(None),
         };
         Ok(Session {
             predictor: self.clone(),
@@ -204,6 +205,13 @@ impl Session {
                     let example = pieces.example(part, &[], &own.description.classes);
                     examples.push((row, example.marked(marking, &special)));
                 }
+            }
+        } else if let Some(windows) = own.task.windows() {
+            for (row, texts) in (0_u32..).zip(rows) {
+                let made = windows.examples(&own.tokenizer, texts, (most, false));
+                let made = made.map_err(|why| wrong(format!("row {}: {why}", row + 1)))?;
+                let each = made.into_iter();
+                examples.extend(each.map(|(_, own)| (row, own.marked(marking, &special))));
             }
         } else {
             let frame = self.template.as_ref().map(|template| Frame {
@@ -285,7 +293,7 @@ impl Session {
             self.predictor.task.as_ref(),
             self.predictor.description.classes.as_slice(),
         );
-        if task.words().is_some() {
+        if task.words().is_some() || task.windows().is_some() {
             let asked = Asked {
                 classes,
                 form: Some(form),

@@ -7,7 +7,7 @@ use crate::files::RunError;
 use crate::library::counts::to_u32;
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Metric, Predictions};
-use crate::library::task::{Reads, Task};
+use crate::library::task::{ReadPlace, Reads, Task};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Verified};
 
@@ -111,6 +111,7 @@ pub fn stream(
                 what: format!("a score is {bad} among the examples from {first} on"),
             });
         }
+        let windows = walk.task.windows().is_some();
         let about: Vec<(u32, u32, Target)> = match reads {
             // Of a pair, the first and the second.
             Some(_) if !walk.task.scores_places() => {
@@ -130,8 +131,12 @@ pub fn stream(
                 .collect(),
         };
         let width = (scores.len() / about.len().max(1)).max(1);
-        let rows: Vec<Prediction> = scores
-            .chunks(width)
+        let scored: Vec<&[f32]> = match windows {
+            true => of_windows(scores, &packed.read),
+            false => scores.chunks(width).collect(),
+        };
+        let rows: Vec<Prediction> = scored
+            .into_iter()
             .zip(about)
             .map(|(row, (example, position, target))| Prediction {
                 example,
@@ -156,6 +161,17 @@ pub fn stream(
     }
     predictions.loss = sum / predictions.targets.len().max(1) as f64;
     Ok(predictions)
+}
+
+/// The scores of each window's places, two a place.
+fn of_windows<'a>(scores: &'a [f32], read: &[(u32, ReadPlace)]) -> Vec<&'a [f32]> {
+    let mut rest = scores;
+    let own = read.chunk_by(|a, b| a.0 == b.0).map(|places| {
+        let (own, behind) = rest.split_at(rest.len().min(2 * places.len()));
+        rest = behind;
+        own
+    });
+    own.collect()
 }
 
 /// The mean of an example's scores over draws that follow each other, each a row an example; the loss

@@ -1,7 +1,7 @@
 //! The order splits are walked in, and packed batches.
 
 use super::super::model::Positions;
-use super::super::task::{ReadDraw, ReadPlace};
+use super::super::task::{BEGINS, ENDS, ReadDraw, ReadPlace};
 use super::tokens::{
     EncodedExample, EncodedSet, Target, Unread, marked, own_id, plain, virtual_ones,
 };
@@ -67,6 +67,8 @@ struct Batch {
     sources: Option<Vec<Vec<u32>>>,
     /// Whether examples are options, each of which is compared with the right one of its row.
     options: bool,
+    /// Whether places are compared with those of the answer in their example.
+    parts: bool,
 }
 
 /// A tensor of so many rows. Its memory is counted, so it is made in its size.
@@ -127,6 +129,7 @@ impl Batch {
             read,
             sources,
             options: matches!(reads, Some(ReadDraw::Options)),
+            parts: matches!(reads, Some(ReadDraw::Parts)),
         })
     }
 
@@ -277,10 +280,24 @@ impl Batch {
         rows(self.examples.len(), 1, own)
     }
 
+    /// For each place that is read, the one of its example whose token has a mark; the example's first where none has.
+    fn bounds(&self, mark: u32) -> Tensor {
+        let mut list: Vec<u32> = Vec::with_capacity(self.read.len());
+        for own in self.read.chunk_by(|a, b| a.1 == b.1) {
+            let at = own.iter().position(|(.., place)| place.token & mark != 0);
+            let right = to_u32(list.len() + at.unwrap_or(0));
+            list.extend(std::iter::repeat_n(right, own.len()));
+        }
+        rows(list.len(), 1, list.into_iter())
+    }
+
     /// The sequence of each place that is read, or the one that it is compared with.
     fn owners(&self) -> Tensor {
         if self.options {
             return self.right_options();
+        }
+        if self.parts {
+            return self.bounds(BEGINS);
         }
         let of = |row: u32| self.starts.partition_point(|&start| start <= row);
         let own = self.read.iter();
@@ -299,6 +316,7 @@ impl Batch {
                 Target::Score(x) => x,
                 _ => 0.0,
             }),
+            TargetKind::Token if self.parts => self.bounds(ENDS),
             TargetKind::Token => {
                 let own = self.read.iter().map(|(.., place)| place.token);
                 rows(self.read.len(), 1, own)

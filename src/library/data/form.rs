@@ -18,6 +18,8 @@ pub enum Form {
     Choices,
     /// Words, each of which has a label.
     Words,
+    /// A question, and a context that answers it.
+    Question,
 }
 
 impl Form {
@@ -31,6 +33,7 @@ impl Form {
             Self::Preference => "chosen and rejected answers",
             Self::Choices => "prompts with options",
             Self::Words => "words with a label each",
+            Self::Question => "questions with contexts",
         }
     }
 
@@ -39,7 +42,7 @@ impl Form {
     pub const fn sequences(self) -> u64 {
         match self {
             Self::Preference | Self::Choices => 2,
-            Self::Text | Self::Completion | Self::Messages | Self::Words => 1,
+            Self::Text | Self::Completion | Self::Messages | Self::Words | Self::Question => 1,
         }
     }
 

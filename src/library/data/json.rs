@@ -64,7 +64,8 @@ fn first(read: impl FnOnce(Each<'_>) -> Result<(), DataError>) -> Result<Vec<Str
     Ok(keys)
 }
 
-fn row(
+/// The asked cells of an object that begins on a line.
+pub(super) fn row(
     input: &Input,
     line: u64,
     object: &Map<String, Value>,
@@ -76,7 +77,14 @@ fn row(
         column::cell(value, name, file)
     });
     let cells = cells.collect::<Result<_, DataError>>();
-    let cells = cells.map_err(|error| error.at(line))?;
+    let nested = |error: DataError| match object
+        .get("data")
+        .and_then(|data| data.get(0)?.get("paragraphs"))
+    {
+        Some(_) => error.help("this is a file as SQuAD's own are: write `format = squad`"),
+        None => error,
+    };
+    let cells = cells.map_err(|error| nested(error.at(line)))?;
     Ok(RowRec { line, cells })
 }
 

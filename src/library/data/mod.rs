@@ -18,6 +18,7 @@ pub mod rows_hash;
 pub mod set;
 pub mod source;
 pub mod split;
+pub mod squad;
 pub mod tokens;
 pub mod tsv;
 
@@ -61,6 +62,7 @@ pub static FORMATS: &[&Format] = &[
     &json::JSON,
     &parquet::PARQUET,
     &conll::CONLL,
+    &squad::SQUAD,
 ];
 
 /// The format of that name.

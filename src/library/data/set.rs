@@ -16,7 +16,6 @@ use crate::library::counts::to_u32;
 use cells::{answered, conversation, said, task_of, words};
 use found::Found;
 use key::{Key, Numbers};
-use options::options;
 use wrongs::Wrongs;
 
 mod carve;
@@ -26,6 +25,7 @@ mod key;
 mod labelled;
 mod options;
 mod own;
+mod questions;
 mod several;
 mod spec;
 mod spelling;
@@ -397,18 +397,8 @@ impl<'a> Reading<'a> {
             Some(column) => task_of(row.cells.last(), column),
             None => Ok(0),
         };
-        if self.spec.form == Form::Choices {
-            let wrong = |error: DataError| vec![error.at(row.line)];
-            let task = task.map_err(wrong)?;
-            let own = row.cells.into_iter().take(texts.len()).collect();
-            let read = options(own, texts).map_err(wrong)?;
-            return Ok(Example {
-                texts: read,
-                spoken: false,
-                label: None,
-                task,
-                row: number,
-            });
+        if let Form::Choices | Form::Question = self.spec.form {
+            return self.of_parts(row, number, task);
         }
         if self.spec.form == Form::Words {
             return self.of_words(row, number, task);
@@ -427,7 +417,7 @@ impl<'a> Reading<'a> {
                 Form::Completion => answered(cell, column, place),
                 // Without a prompt both are answers.
                 Form::Preference => answered(cell, column, place + 3 - texts.len()),
-                Form::Choices | Form::Words => words(cell, column),
+                Form::Choices | Form::Words | Form::Question => words(cell, column),
                 Form::Messages => conversation(cell, column, place),
             },
         );

@@ -10,6 +10,7 @@ use super::task::Answer;
 
 mod acc;
 mod accuracy;
+mod answer_match;
 mod bleu;
 mod chrf;
 mod cider;
@@ -37,6 +38,7 @@ mod token_f1;
 pub use confusion::{ClassScores, Confusion};
 pub use entities::{Counts, entities_by_type, is_tag};
 pub use text::TextPair;
+pub use token_f1::says_something;
 
 /// What a model predicted for a split.
 #[derive(Clone, Debug, Default)]
@@ -183,6 +185,7 @@ pub const METRICS: &[&dyn Metric] = &[
     &rewards::REJECTED,
     &exact_match::ExactMatch,
     &token_f1::TokenF1,
+    &answer_match::AnswerMatch,
     &bleu::Bleu,
     &chrf::Chrf,
     &rouge::ROUGE_1,

@@ -9,7 +9,7 @@ pub(super) struct TokenF1;
 
 static SCHEMA: Schema = Schema {
     name: "token_f1",
-    summary: "F1 of the words that a generated text shares with its reference",
+    summary: "F1 of the words that an answer, or a generated text, shares with its reference",
     doc: "As in SQuAD's script: lower case, no punctuation, without the articles a, an and the; the mean over all texts. \
           With several references the best one counts. A text without words equals a reference without words.",
     paper: "Rajpurkar et al. 2016, SQuAD (arXiv 1606.05250), section 6.1",
@@ -17,13 +17,19 @@ static SCHEMA: Schema = Schema {
 };
 
 /// The words that are compared.
-fn normal(text: &str) -> Vec<String> {
+pub(super) fn normal(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
     let plain: String = lower
         .chars()
         .filter(|c| !c.is_ascii_punctuation())
         .collect();
     without_articles(&plain)
+}
+
+/// Whether a text has a word that is compared.
+#[must_use]
+pub fn says_something(text: &str) -> bool {
+    !normal(text).is_empty()
 }
 
 /// Articles are words of their own where no letter, digit or underscore is beside them.
@@ -51,7 +57,7 @@ impl Metric for TokenF1 {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer == Answer::Text
+        matches!(answer, Answer::Text | Answer::Part)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Own, Sizes};
-use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow, Narrowing};
+use super::{Architecture, Chooses, Extracts, Facts, MaskedLm, Mirror, Model, Narrow, Narrowing};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -174,6 +174,10 @@ impl Model for Albert {
         Some(self)
     }
 
+    fn extracts(&self) -> Option<&dyn Extracts> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -206,6 +210,16 @@ impl Chooses for Albert {
 
     fn modules(&self) -> &'static [&'static str] {
         self.head_modules()
+    }
+}
+
+impl Extracts for Albert {
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        encoder::BOUNDS
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Own, Sizes};
-use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -111,6 +111,10 @@ impl Model for Bert {
         Some(self)
     }
 
+    fn extracts(&self) -> Option<&dyn Extracts> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -136,6 +140,16 @@ impl Chooses for Bert {
 
     fn modules(&self) -> &'static [&'static str] {
         self.head_modules()
+    }
+}
+
+impl Extracts for Bert {
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        encoder::BOUNDS
     }
 }
 

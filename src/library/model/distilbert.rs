@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Own, Sizes};
-use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -30,6 +30,8 @@ const TABLE: &str = "distilbert.embeddings.word_embeddings";
 #[derive(Debug)]
 struct DistilBert {
     sizes: Sizes,
+    /// Rate of the dropout before the head for answers.
+    qa_dropout: f64,
     facts: Facts,
 }
 
@@ -56,7 +58,11 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     }
     .checked()?;
     let facts = sizes.facts(0);
-    Ok(Box::new(DistilBert { sizes, facts }))
+    Ok(Box::new(DistilBert {
+        sizes,
+        qa_dropout: config.rate_or("qa_dropout", 0.1)?,
+        facts,
+    }))
 }
 
 fn paths(layer: u64) -> BlockPaths {
@@ -91,6 +97,7 @@ impl Model for DistilBert {
 
     fn override_dropout(&mut self, rate: f64) {
         self.sizes.set_dropout(rate);
+        self.qa_dropout = rate;
         self.facts.dropout = rate;
         self.facts.attention_dropout = rate;
     }
@@ -145,6 +152,10 @@ impl Model for DistilBert {
         Some(self)
     }
 
+    fn extracts(&self) -> Option<&dyn Extracts> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -169,6 +180,16 @@ impl Chooses for DistilBert {
 
     fn modules(&self) -> &'static [&'static str] {
         self.head_modules()
+    }
+}
+
+impl Extracts for DistilBert {
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        encoder::bounds_head(net, self.sizes.hidden, self.qa_dropout, hidden)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        encoder::BOUNDS
     }
 }
 

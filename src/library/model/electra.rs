@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Own, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -101,6 +101,10 @@ impl Model for Electra {
         Some(self)
     }
 
+    fn extracts(&self) -> Option<&dyn Extracts> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -124,6 +128,16 @@ impl Model for Electra {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["classifier"]
+    }
+}
+
+impl Extracts for Electra {
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        encoder::BOUNDS
     }
 }
 

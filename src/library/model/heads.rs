@@ -23,6 +23,15 @@ pub trait Chooses {
     fn modules(&self) -> &'static [&'static str];
 }
 
+/// A model with a head that gives each token two scores: as the first of an answer, and as its last (`…ForQuestionAnswering` of transformers).
+pub trait Extracts {
+    /// The head on the states of tokens: `[N, hidden] → [N, 2]`.
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value;
+
+    /// Last components of the paths of its modules, for peft's `modules_to_save`.
+    fn modules(&self) -> &'static [&'static str];
+}
+
 /// The head of a language model: `logit = cap(scale · x tableᵀ + bias)`.
 #[derive(Clone, Copy, Debug)]
 pub struct LmHead {

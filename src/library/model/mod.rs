@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value as Json;
 
 pub use decoder::{Fused, Layer, Shape};
-pub use heads::{Behind, CausalLm, Chooses, LmHead, MaskedLm, Seq2Seq, Sides};
+pub use heads::{Behind, CausalLm, Chooses, Extracts, LmHead, MaskedLm, Seq2Seq, Sides};
 pub use rope::{Beyond, Rope};
 
 use super::data::tokens::virtual_number;
@@ -300,6 +300,11 @@ pub trait Model: fmt::Debug + Send + Sync {
 
     /// Its head that scores options, if it has one.
     fn chooses(&self) -> Option<&dyn Chooses> {
+        None
+    }
+
+    /// Its head for the bounds of answers, if it has one.
+    fn extracts(&self) -> Option<&dyn Extracts> {
         None
     }
 

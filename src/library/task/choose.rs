@@ -19,7 +19,7 @@ use crate::library::tokenizer::Tokenizer;
 use crate::program::op::{
     BinaryKind, Broadcast, Elementwise, Gather, Over, Reduce, ReduceKind, Scatter, Unary, UnaryKind,
 };
-use crate::program::{Axis, Builder, DType, Feed, Pick, Value};
+use crate::program::{Axis, Builder, DType, Dim, Feed, Pick, Value};
 
 /// One of several options: cross-entropy over the scores of a row's options.
 #[derive(Debug, Default)]
@@ -63,6 +63,30 @@ fn rows(set: &EncodedSet, all: &Predictions) -> Vec<(u32, u32, Vec<f32>)> {
         }
     }
     list
+}
+
+/// `Σ ln Σ exp(s − s_right)` over groups, of scores `[N, 1]` and of each the place of its group's right one: `[1]`. Each score is compared
+/// with the right one, to whose place the sums go; the other places get 0, of which the logarithm of 1 is taken.
+pub(super) fn against(b: &mut Builder, (scores, right): (Value, Value), rows: Dim) -> Value {
+    let out = DType::F32;
+    let own = b.push1(Gather { out }, &[scores, right]);
+    let binary = |kind| Elementwise {
+        kind,
+        broadcast: Broadcast::Full,
+    };
+    let unary = |kind| Unary { kind };
+    let apart = b.push1(binary(BinaryKind::Sub), &[scores, own]);
+    let powers = b.push1(unary(UnaryKind::Exp), &[apart]);
+    let sums = b.push1(Scatter { rows }, &[right, powers]);
+    let none = b.push1(binary(BinaryKind::Sub), &[sums, sums]);
+    let empty = b.push1(binary(BinaryKind::Equal), &[sums, none]);
+    let sums = b.push1(binary(BinaryKind::Add), &[sums, empty]);
+    let losses = b.push1(unary(UnaryKind::Log), &[sums]);
+    let all = Reduce {
+        kind: ReduceKind::Sum,
+        over: Over::All,
+    };
+    b.push1(all, &[losses])
 }
 
 impl Task for Choose {
@@ -144,33 +168,16 @@ impl Task for Choose {
             .map_or(hidden, |head| head.score(net, hidden))
     }
 
-    /// `Σ ln Σ exp(s − s_right)` over rows, of scores `[R, 1]`. Each score is compared with that of its row's right option, to whose place
-    /// the sums go; the other places get 0, of which the logarithm of 1 is taken.
     fn loss(&self, b: &mut Builder, scores: Value) -> Value {
         b.label("loss");
         let right = b.feed(Feed::Owners);
         let scale = b.feed(Feed::LossScale);
-        let out = DType::F32;
-        let own = b.push1(Gather { out }, &[scores, right]);
-        let binary = |kind| Elementwise {
-            kind,
+        let loss = against(b, (scores, right), Axis::Sequences.dim());
+        let product = Elementwise {
+            kind: BinaryKind::Mul,
             broadcast: Broadcast::Full,
         };
-        let unary = |kind| Unary { kind };
-        let apart = b.push1(binary(BinaryKind::Sub), &[scores, own]);
-        let powers = b.push1(unary(UnaryKind::Exp), &[apart]);
-        let rows = Axis::Sequences.dim();
-        let sums = b.push1(Scatter { rows }, &[right, powers]);
-        let none = b.push1(binary(BinaryKind::Sub), &[sums, sums]);
-        let empty = b.push1(binary(BinaryKind::Equal), &[sums, none]);
-        let sums = b.push1(binary(BinaryKind::Add), &[sums, empty]);
-        let losses = b.push1(unary(UnaryKind::Log), &[sums]);
-        let all = Reduce {
-            kind: ReduceKind::Sum,
-            over: Over::All,
-        };
-        let loss = b.push1(all, &[losses]);
-        b.push1(binary(BinaryKind::Mul), &[loss, scale])
+        b.push1(product, &[loss, scale])
     }
 
     fn loss_of(&self, _: &[f32], _: &Target) -> f64 {

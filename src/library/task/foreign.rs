@@ -1,11 +1,12 @@
-//! The tasks of heads that other files describe: a `config.json`, an adapter of peft's.
+//! The tasks that other files describe: a `config.json`, an adapter of peft's, what an artifact says of itself.
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{TASKS, Task, TaskKind, classify, regress};
-use crate::library::schema::Values;
+use super::{TASKS, Task, TaskKind, classify, kind, regress};
+use crate::base::Span;
+use crate::library::schema::{Checked, Kind, Values};
 
 /// The task that the head of a `config.json` was trained for, of which there are so many scores.
 ///
@@ -25,6 +26,22 @@ pub fn of_config(config: &Json, scores: usize) -> Result<Arc<dyn Task>, String> 
         (Some(kind), _) => Ok((kind.make)(&Values::default())),
         (None, problem) => Err(problem.unwrap_or_default().to_owned()),
     }
+}
+
+/// A task of a name with the values that [`Task::options`] gave.
+#[must_use]
+pub fn with_options(name: &str, options: &[(String, f64)]) -> Option<Arc<dyn Task>> {
+    let kind = kind(name)?;
+    let mut values = Values::default();
+    for (key, value) in options {
+        let own = kind.schema.keys.iter().find(|own| own.name == key);
+        let value = match own.map(|own| &own.kind) {
+            Some(Kind::Int(..)) => Checked::Int(*value as u64),
+            _ => Checked::Float(*value),
+        };
+        values.insert(key, value, Span::default(), false);
+    }
+    Some((kind.make)(&values))
 }
 
 /// The task whose own head a `config.json` names by its class.

@@ -14,7 +14,7 @@ use super::metric::{Predictions, best};
 use super::model::Model;
 use super::net::Net;
 use super::rows::Added;
-use super::schema::{Checked, Filled, Schema, Values};
+use super::schema::{Filled, Schema, Values};
 use super::tokenizer::Tokenizer;
 use crate::base::{Diag, Span};
 use crate::program::{Builder, Pick, Value};
@@ -24,6 +24,7 @@ mod causal_lm;
 mod choose;
 mod classify;
 mod dpo;
+mod extract;
 mod foreign;
 mod label_likelihood;
 mod label_words;
@@ -43,7 +44,8 @@ mod token_classify;
 mod weighting;
 mod words;
 
-pub use foreign::{labels_texts, of_config, of_peft};
+pub use extract::{BEGINS, ENDS, Windows};
+pub use foreign::{labels_texts, of_config, of_peft, with_options};
 pub use masked_lm::masking::Masking;
 use parts::label_keys;
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
@@ -77,6 +79,7 @@ pub const TASKS: &[&TaskKind] = &[
     &orpo::KIND,
     &multiple_choice::KIND,
     &choose::KIND,
+    &extract::KIND,
     &token_classify::KIND,
     &seq2seq::KIND,
 ];
@@ -190,6 +193,7 @@ pub trait Task: fmt::Debug + Send + Sync {
             Head::Sequence => Some("text-classification"),
             Head::Tokens => Some("token-classification"),
             Head::Options => Some("multiple-choice"),
+            Head::Parts => Some("question-answering"),
             Head::MaskedLm if self.reads_words() => Some("text-classification"),
             Head::MaskedLm => Some("fill-mask"),
             Head::CausalLm => Some("text-generation"),
@@ -257,6 +261,11 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// Whether each option is read with its prompt as a pair of texts.
     fn pairs_options(&self) -> bool {
         false
+    }
+
+    /// How contexts are cut into windows, where its rows are questions with contexts. The scores of a window's tokens are one row of scores.
+    fn windows(&self) -> Option<Windows> {
+        None
     }
 
     /// The task on rows of so many options, where it depends on that.
@@ -434,16 +443,6 @@ pub fn task(name: &str) -> Option<Arc<dyn Task>> {
 pub fn written(entry: &Filled) -> Option<Arc<dyn Task>> {
     let kind = kind(&entry.name)?;
     Some((kind.make)(&entry.values))
-}
-
-/// A task of a name with the values that [`Task::options`] gave.
-#[must_use]
-pub fn with_options(name: &str, options: &[(String, f64)]) -> Option<Arc<dyn Task>> {
-    let mut values = Values::default();
-    for (key, value) in options {
-        values.insert(key, Checked::Float(*value), Span::default(), false);
-    }
-    Some((kind(name)?.make)(&values))
 }
 
 fn kind(name: &str) -> Option<&'static TaskKind> {

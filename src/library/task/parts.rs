@@ -30,6 +30,8 @@ pub enum Answer {
     Choice,
     /// The same by a head's scores.
     Option,
+    /// A part of a text, which answers a question.
+    Part,
 }
 
 impl Answer {
@@ -50,7 +52,7 @@ impl Answer {
     pub const fn reads_labels(self) -> bool {
         !matches!(
             self,
-            Self::Token | Self::Text | Self::Preference | Self::Choice | Self::Option
+            Self::Token | Self::Text | Self::Preference | Self::Choice | Self::Option | Self::Part
         )
     }
 
@@ -62,9 +64,12 @@ impl Answer {
             Self::Classes => Labels::Several(naming()),
             Self::Tags => Labels::Each(naming()),
             Self::Number => Labels::Regression,
-            Self::Token | Self::Text | Self::Preference | Self::Choice | Self::Option => {
-                Labels::None
-            }
+            Self::Token
+            | Self::Text
+            | Self::Preference
+            | Self::Choice
+            | Self::Option
+            | Self::Part => Labels::None,
         }
     }
 }
@@ -78,6 +83,8 @@ pub enum Head {
     Tokens,
     /// One that gives each sequence a score, to be compared with those of others.
     Options,
+    /// One that gives each token two scores: as the first of an answer, and as its last.
+    Parts,
     /// The model's own for masked tokens.
     MaskedLm,
     /// The model's own for the next token.
@@ -90,7 +97,10 @@ impl Head {
     /// Whether it is the model's own, over its vocabulary.
     #[must_use]
     pub const fn is_lm(self) -> bool {
-        !matches!(self, Self::Sequence | Self::Tokens | Self::Options)
+        !matches!(
+            self,
+            Self::Sequence | Self::Tokens | Self::Options | Self::Parts
+        )
     }
 
     /// The name among the task types of peft of what is learned on it, if it has one.
@@ -99,6 +109,7 @@ impl Head {
         match self {
             Self::Sequence => Some("SEQ_CLS"),
             Self::Tokens => Some("TOKEN_CLS"),
+            Self::Parts => Some("QUESTION_ANS"),
             Self::Options | Self::MaskedLm => None,
             Self::CausalLm => Some("CAUSAL_LM"),
             Self::Seq2Seq => Some("SEQ_2_SEQ_LM"),
@@ -112,6 +123,9 @@ impl Head {
             Self::Options => {
                 "take BERT, RoBERTa, DistilBERT, ALBERT or ModernBERT, or compare options by their likelihood under a language model: \
                  `objective = multiple_choice` in an `eval` stage"
+            }
+            Self::Parts => {
+                "take an encoder: BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT or ModernBERT"
             }
             Self::CausalLm => {
                 "name another objective, or a decoder; an encoder compares options with `objective = choose`; `peftc list models` tells \
@@ -132,6 +146,9 @@ impl Head {
             Self::Tokens if !model.labels_tokens() => Err("no head on each token"),
             Self::Options if model.chooses().is_none() => {
                 Err("no head that scores options (a class `…ForMultipleChoice`) here")
+            }
+            Self::Parts if model.extracts().is_none() => {
+                Err("no head for the bounds of answers (a class `…ForQuestionAnswering`) here")
             }
             Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
             Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),

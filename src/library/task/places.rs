@@ -19,6 +19,8 @@ pub enum Reads {
     Next(Arc<Vec<u32>>),
     /// Pieces of words are labelled: so many of each example of a split; where that is not known, all.
     Labelled(Arc<Vec<u32>>),
+    /// Each token of a window may begin an answer, or end it: so many of each example of a split; where that is not known, all.
+    Parts(Arc<Vec<u32>>),
     /// The first token of each example stands for it. Examples are options, those of a row behind each other.
     Options,
     /// Tokens of a target are predicted from those before them and from its source: a text's last tokens, and one before them, are
@@ -51,6 +53,8 @@ pub enum ReadDraw<'a> {
     Next,
     /// All that have a label.
     Labelled,
+    /// Those that may begin or end an answer: all but virtual ones.
+    Parts,
     /// The first of each option.
     Options,
     /// The same of targets, which stand in a stream of their own.
@@ -64,6 +68,7 @@ impl Reads {
         match self {
             Self::Next(_) => Self::Next(Arc::new(learned)),
             Self::Labelled(_) => Self::Labelled(Arc::new(learned)),
+            Self::Parts(_) => Self::Parts(Arc::new(learned)),
             Self::Targets { .. } => Self::Targets {
                 most: learned.iter().copied().max().unwrap_or(0),
                 learned: Arc::new(learned),
@@ -82,7 +87,7 @@ impl Reads {
                 let own = learned.get(index as usize);
                 own.map_or(most, |&own| most.min(own as usize))
             }
-            Self::Labelled(labelled) => {
+            Self::Labelled(labelled) | Self::Parts(labelled) => {
                 let own = labelled.get(index as usize);
                 own.map_or(length, |&own| length.min(own as usize))
             }
@@ -100,9 +105,11 @@ impl Reads {
         let all: Vec<(u32, usize)> = examples.into_iter().collect();
         let places = self.places(all.iter().copied());
         let sizes = match self {
-            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) | Self::Options => {
-                Bindings::of_lengths(all.iter().map(|(_, n)| *n))
-            }
+            Self::Masked(_)
+            | Self::Next(_)
+            | Self::Labelled(_)
+            | Self::Parts(_)
+            | Self::Options => Bindings::of_lengths(all.iter().map(|(_, n)| *n)),
             Self::Targets { .. } => Bindings::of_pairs(all.iter().map(|&(i, n)| self.pair(i, n))),
         };
         sizes.reading(places)
@@ -123,7 +130,11 @@ impl Reads {
             all
         };
         let sizes = match self {
-            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) | Self::Options => {
+            Self::Masked(_)
+            | Self::Next(_)
+            | Self::Labelled(_)
+            | Self::Parts(_)
+            | Self::Options => {
                 Bindings::of_lengths(longest(lengths.iter().map(|&n| n as usize).collect()))
             }
             Self::Targets { .. } => {
@@ -162,6 +173,7 @@ impl Reads {
             Self::Masked(masking) => ReadDraw::Masked(masking.epoch(seed, epoch)),
             Self::Next(_) => ReadDraw::Next,
             Self::Labelled(_) => ReadDraw::Labelled,
+            Self::Parts(_) => ReadDraw::Parts,
             Self::Options => ReadDraw::Options,
             Self::Targets { .. } => ReadDraw::Targets,
         }
@@ -174,6 +186,7 @@ impl Reads {
             Self::Masked(masking) => ReadDraw::Masked(masking.evaluation()),
             Self::Next(_) => ReadDraw::Next,
             Self::Labelled(_) => ReadDraw::Labelled,
+            Self::Parts(_) => ReadDraw::Parts,
             Self::Options => ReadDraw::Options,
             Self::Targets { .. } => ReadDraw::Targets,
         }
@@ -208,7 +221,7 @@ impl ReadDraw<'_> {
                 });
                 first.into_iter().collect()
             }
-            Self::Labelled => {
+            Self::Labelled | Self::Parts => {
                 let classes = match &example.label {
                     Target::Each(list) => list.as_slice(),
                     _ => &[],

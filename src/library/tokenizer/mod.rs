@@ -11,6 +11,7 @@ use self::class::Class;
 use self::seams::Seams;
 
 pub use marked::{Ends, Marked};
+pub use windows::Window;
 pub use words::Worded;
 
 mod added;
@@ -25,6 +26,7 @@ mod pieces;
 mod prompt;
 mod seams;
 mod switches;
+mod windows;
 mod words;
 
 /// Mask tokens of the known vocabularies.

@@ -105,7 +105,7 @@ pub static NAMES: &[Word] = &[
     missing(&["causal_lm", "clm", "language_modeling", "text_generation", "generation", "completion", "pretrain", "pretraining"],
         "`masked_lm`, for masked language models"),
     entry(&["token_classification", "token_cls", "ner", "tagging", "pos_tagging"], "token_classify"),
-    missing(&["question_answering", "question_ans"], "`classify`: one class a text"),
+    entry(&["question_answering", "question_ans", "extractive_qa", "squad", "qa", "answer_span"], "extract"),
     entry(&["preference", "preference_optimization", "direct_preference_optimization"], "dpo"),
     entry(&["mcq", "multiple_choices", "loglikelihood"], "multiple_choice"),
     entry(&["in_context", "in_context_learning", "icl", "few_shot", "label_loglikelihood"], "label_likelihood"),

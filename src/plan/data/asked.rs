@@ -207,6 +207,7 @@ pub(in super::super) fn wrong(
                 Form::Preference => "chosen",
                 Form::Choices => "choices",
                 Form::Words => "tokens",
+                Form::Question => "answers",
             },
             About::Label => "label",
             About::Labels => "labels",

@@ -9,7 +9,7 @@ use crate::library::data::form::{Form, Learn};
 use crate::library::data::set::{Example, Label};
 use crate::library::model::{Behind, Sides};
 use crate::library::prompt::frame::tokenize;
-use crate::library::task::Pieces;
+use crate::library::task::{Pieces, Windows};
 use crate::library::tokenizer::{Encoded, Ends};
 
 impl Each<'_> {
@@ -33,6 +33,9 @@ impl Each<'_> {
         }
         if let (Form::Words, Some(pieces)) = (self.want.rows.form, self.want.task.words()) {
             return self.words(example, pieces);
+        }
+        if let (Form::Question, Some(windows)) = (self.want.rows.form, self.want.task.windows()) {
+            return self.windows(example, windows);
         }
         if let (Some(sides), Some(most)) = (self.want.rows.sides, self.want.task.target_length()) {
             return self.pair(example, sides, most.min(sides.longest) as usize);
@@ -88,6 +91,27 @@ impl Each<'_> {
             })
         });
         each.collect()
+    }
+
+    /// A question with each window of its context.
+    fn windows(&self, example: &Example, windows: Windows) -> Result<Vec<Read>, Cause> {
+        let most = self.want.max_length as usize;
+        let made = windows.examples(self.tokenizer, &example.texts, (most, true));
+        let made = made
+            .map_err(|why| Cause::Tokens(format!("row {} (counted from 0): {why}", example.row)))?;
+        let each = made.into_iter().map(|(at_once, own)| Read {
+            encoded: Encoded {
+                uncut: own.ids.len(),
+                ids: own.ids,
+                segments: own.segments,
+                at_once,
+            },
+            mask: 0,
+            learned: own.learned,
+            lost: 0,
+            label: Some(own.label),
+        });
+        Ok(each.collect())
     }
 
     /// The parts of a row of words.

@@ -204,5 +204,6 @@ fn why_nothing(start: &Handed, form: Form, length: u64) -> String {
         }
         Form::Messages => "no assistant says anything in it".to_owned(),
         Form::Words => "it has no word".to_owned(),
+        Form::Question => "it has no token".to_owned(),
     }
 }

@@ -292,3 +292,12 @@ pub(super) fn token_head(
     let site = Site::linear("classifier", Role::HeadOutput, (width, classes));
     net.linear(site, x)
 }
+
+/// The head for the bounds of answers, as most classes of transformers have it: `[N, width] → [N, 2]`.
+pub(super) fn bounds_head(net: &mut Net<'_>, width: u64, dropout: f64, hidden: Value) -> Value {
+    let x = net.dropout(hidden, dropout);
+    net.linear(Site::linear("qa_outputs", Role::HeadOutput, (width, 2)), x)
+}
+
+/// Its module.
+pub(super) const BOUNDS: &[&str] = &["qa_outputs"];

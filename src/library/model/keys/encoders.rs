@@ -115,11 +115,7 @@ pub(super) const KEYS: &[Row] = &[
         DistilBert,
         Idle("the table lies in the weights either way"),
     ),
-    (
-        "qa_dropout",
-        DistilBert,
-        Idle("there is no head for questions"),
-    ),
+    ("qa_dropout", DistilBert, Used),
     (
         "tie_weights_",
         DistilBert,

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
-use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::{Feed, Value};
 
 use block::Block;
@@ -131,6 +131,10 @@ impl Model for ModernBert {
         Some(self)
     }
 
+    fn extracts(&self) -> Option<&dyn Extracts> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -157,6 +161,16 @@ impl Model for ModernBert {
 impl Chooses for ModernBert {
     fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
         self.classify(net, hidden, 1)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        self.head_modules()
+    }
+}
+
+impl Extracts for ModernBert {
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        self.classify(net, hidden, 2)
     }
 
     fn modules(&self) -> &'static [&'static str] {
