@@ -255,7 +255,7 @@ fn predicts(dir: &Path, rows: &[Value], scored: &Value) {
         assert_eq!(line["answer"], want[0], "{line}");
         close(&line["probability"], &want[1], 1e-4, "a share");
         close(&line["null_score"], &want[2], 1e-4, "no answer");
-        let all = line["answers"].as_array().expect("answers");
+        let all = line["candidates"].as_array().expect("answers");
         let sum: f64 = all
             .iter()
             .map(|own| own["probability"].as_f64().expect("a share"))

@@ -425,7 +425,7 @@ impl Task for Extract {
             .names()
             .into_iter()
             .map(|name| added(name, name != "answer"));
-        let all = form.all.then(|| added("answers", false));
+        let all = form.all.then(|| added("candidates", false));
         Ok(own.chain(all).collect())
     }
 
