@@ -111,7 +111,7 @@ fn rows(
             all.dedup();
             Some(all)
         }
-        Reads::Options | Reads::Targets { .. } => None,
+        Reads::Parts(_) | Reads::Options | Reads::Targets { .. } => None,
     }
 }
 
