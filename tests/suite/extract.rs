@@ -301,7 +301,7 @@ fn predicts(dir: &Path, rows: &[Value], scored: &Value) {
     );
     let mut command = program();
     let output = command
-        .args(["serve", "--port", "0"])
+        .args(["serve", "--listen", "127.0.0.1:0"])
         .arg(&own)
         .output()
         .expect("starts");

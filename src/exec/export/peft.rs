@@ -32,6 +32,10 @@ const ROWS: &str = "token_indices";
 const GATED: &str = "ADAPTION_PROMPT";
 const GATED_MODELS: &[&str] = &["llama", "mistral"];
 
+/// The type whose class in peft (0.21) passes no `token_type_ids` on, so that a BERT would read pairs as one text; an adapter without a
+/// type is not wrapped in such a class.
+const WITHOUT_SEGMENTS: &str = "QUESTION_ANS";
+
 /// A site with the method that is on it and what it is to peft.
 struct Adapted<'a> {
     site: &'a Site,
@@ -312,7 +316,8 @@ fn finish(
         return peft::write(dir, name, &targets, &save, &keys, tensors);
     }
     let task = stage.start.task.as_ref();
-    keys.push(("task_type", json!(task.peft_type())));
+    let kind = task.peft_type().filter(|kind| *kind != WITHOUT_SEGMENTS);
+    keys.push(("task_type", json!(kind)));
     if !task.needs().is_lm() {
         let own = task.head_modules(stage.model.as_ref());
         save.extend(own.iter().map(|s| (*s).to_owned()));
