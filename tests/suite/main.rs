@@ -20,7 +20,6 @@ mod doctor;
 mod editors;
 mod embed;
 mod encoders;
-mod eva;
 mod extract;
 mod features;
 mod first_runs;

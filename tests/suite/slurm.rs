@@ -381,7 +381,7 @@ fn what_is_in_the_queue_is_not_submitted_again() {
         stderr_of(&output)
     );
     let output = alone(&["status", "r.peft", "--json"]);
-    assert!(output.status.success() && stderr_of(&output).contains("told by the store"));
+    assert!(output.status.success() && stderr_of(&output).contains("comes from the store"));
     let states = printed(&output);
     assert_eq!(states["stages"][0]["state"], "unknown");
     assert_eq!(

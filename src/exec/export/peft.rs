@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json, json};
 
 use super::base::Base;
-use super::patterns::{by_place, shared, sizes, without_idle};
+use super::patterns::{by_place, shared, sizes};
 use super::prompt;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
@@ -72,7 +72,7 @@ pub(in crate::exec) fn write_peft(
     let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
     };
-    let (rows, mut adapted) = rows_beside(stage, adapted);
+    let (rows, adapted) = rows_beside(stage, adapted);
     let Some((form, whole)) = form_of(stage, &adapted).zip(whole_modules(stage, &adapted)) else {
         return Ok(());
     };
@@ -102,10 +102,9 @@ pub(in crate::exec) fn write_peft(
             tensors.push((peft::PROMPT.to_owned(), dims, data));
         }
     }
-    for at in adapted.iter_mut().filter(|_| !is_prompt) {
-        tensors.extend(of_site(at, runner, initial)?);
+    for at in adapted.iter().filter(|_| !is_prompt) {
+        tensors.extend(own_tensors(at, runner, initial)?);
     }
-    let form = adapted.first().map_or(form, |a| a.form.clone());
     let mut keys = form.keys;
     keys.extend(keys_by_place(&keys, &adapted));
     for at in &rows {
@@ -391,31 +390,6 @@ fn idle() -> PeftForm {
         rs_lora: false,
     };
     PeftForm::lora(product, false)
-}
-
-/// A site's tensors; a pair's rank becomes that of the rows that it needs.
-fn of_site(
-    at: &mut Adapted<'_>,
-    runner: &Runner,
-    initial: &Initial,
-) -> Result<Vec<PeftTensor>, RunError> {
-    let made = own_tensors(at, runner, initial)?;
-    let Some(product) = &mut at.form.product else {
-        return Ok(made);
-    };
-    let prefix = format!("{MODEL}.{}.", at.site.path);
-    let own = |name: String| {
-        name.strip_prefix(&prefix)
-            .map(str::to_owned)
-            .unwrap_or(name)
-    };
-    let made = made
-        .into_iter()
-        .map(|(name, dims, data)| (own(name), dims, data));
-    let (made, rank) = without_idle(made.collect());
-    product.rank = rank.unwrap_or(product.rank);
-    let named = |(name, dims, data)| (format!("{prefix}{name}"), dims, data);
-    Ok(made.into_iter().map(named).collect())
 }
 
 /// A site's tensors under peft's names.

@@ -14,7 +14,6 @@ use crate::library::data::tokens::EncodedSet;
 use crate::plan::{Plan, Stage};
 use crate::program::op::Machine;
 
-mod activations;
 pub mod choose;
 mod convert;
 mod evaluate;

@@ -9,7 +9,6 @@ use super::net::{Param, ParamKind, Role};
 
 mod aligned;
 mod column_norm;
-pub mod components;
 mod halves;
 mod joint;
 mod minor_vectors;

@@ -100,7 +100,6 @@ mod bottleneck;
 mod cartridge;
 mod cpt;
 mod encoder;
-mod eva;
 mod experts;
 mod houlsby;
 mod k_lst;

@@ -72,12 +72,7 @@ fn scheduled_steps(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Option<u64>
 }
 
 /// What a stage's network is built with.
-pub(super) fn options(
-    cx: &StageCx<'_>,
-    tuning: &Tuning,
-    mode: Mode,
-    probed: BTreeSet<String>,
-) -> NetOptions {
+fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<String>) -> NetOptions {
     NetOptions {
         mode,
         storage: cx.storage.clone(),

@@ -8,7 +8,6 @@ use super::super::net::{Init, Param};
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Filled, Length, Maybe, Schema, Values};
-use super::activations::activations;
 use super::descent::build;
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
@@ -310,7 +309,6 @@ pub(super) fn fit(
         phases: Vec::new(),
         last_phase: 0,
         fisher: fisher(cx, params)?,
-        activations: activations(cx, params)?,
         selection: None,
         select: None,
         reference: reference(cx, micro_batch),

@@ -4,7 +4,7 @@
 use super::Estimate;
 use super::host::deriving_of;
 use super::programs::over;
-use super::sizes::{activation_sizes, evaluation_sizes, every_size, fisher_sizes};
+use super::sizes::{evaluation_sizes, every_size, fisher_sizes};
 use crate::library::combine;
 use crate::library::export::Target;
 use crate::library::net::{Owner, Param, Site};
@@ -12,7 +12,6 @@ use crate::library::stage::job::{Fold, Job, Routine};
 use crate::plan::features::reference_sizes;
 use crate::plan::split::Lengths;
 use crate::program::Bindings;
-use crate::program::device::Device;
 use crate::program::op::Machine;
 
 /// What is measured of a backbone before a training.
@@ -34,43 +33,6 @@ pub(super) fn fisher_estimate(
         trainable_weights: 0,
         ..first
     })
-}
-
-/// What is read of the backbone before a training: a batch's run, and the components that are sought of what it gave.
-pub(super) fn activation_estimates(
-    job: &Job,
-    splits: &[Option<&Lengths>],
-    machine: &Machine,
-) -> Option<(Estimate, Estimate)> {
-    let Routine::Fit(fit) = &job.routine else {
-        return None;
-    };
-    let of = fit.activations.as_ref()?;
-    let sizes = splits.first().copied().flatten();
-    let sizes = sizes.map_or_else(Vec::new, |l| activation_sizes(fit, l));
-    let run = over(&[(&of.program, &sizes)], machine);
-    let held = of.held_bytes();
-    let most = |bytes: &dyn Fn(&Bindings) -> u64| sizes.iter().map(bytes).max().unwrap_or(0);
-    // Outputs and what is stacked of them are largest for the batch with most rows.
-    let sought = Estimate {
-        frozen_weights: match machine.device {
-            Device::Cpu => run.frozen_weights,
-            Device::Cuda(_) => 0,
-        },
-        activations: most(&|sizes| of.output_bytes(sizes)),
-        transient: held,
-        workspace: most(&|sizes| of.scratch_bytes(of.rows(sizes))),
-        peak_op: "components of what enters linear maps".to_owned(),
-        ..Estimate::default()
-    };
-    let run = match machine.device {
-        Device::Cpu => Estimate {
-            transient: run.transient + held,
-            ..run
-        },
-        Device::Cuda(_) => run,
-    };
-    Some((run, sought))
 }
 
 /// What is computed of every text beforehand.

@@ -41,19 +41,6 @@ pub(super) fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec
     batch_sizes(&list, &chosen, fisher.measure.batch, fit.reads.as_ref()).collect()
 }
 
-/// Sizes of the batches whose inputs of linear maps are looked at: the first epoch's, in runs of a training's own size.
-pub(super) fn activation_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
-    let list = lengths.list(fit.batch);
-    let order = fit.order(list.len(), 0);
-    let length = |example: u32| list.get(example as usize).map_or(0, |&n| u64::from(n));
-    let batches = fit.batches(&order, &length).into_iter();
-    let each = batches.flat_map(|range| {
-        let batch = order.get(range).unwrap_or_default();
-        batch_sizes(&list, batch, fit.micro_batch, fit.reads.as_ref()).collect::<Vec<_>>()
-    });
-    each.collect()
-}
-
 /// Sizes of every micro-batch of a training, of all ranks.
 pub(in crate::plan) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     sizes_among(fit, lengths, fit.ranks)
