@@ -187,7 +187,7 @@ fn answers_agree((dir, result): (&Path, &Value), rows: &[Value], curve: &Value, 
         .count();
     let scored = &curve["scored"];
     let eval = format!("null_{name}");
-    let metrics = &stage(&result, &eval)["metrics"];
+    let metrics = &stage(result, &eval)["metrics"];
     close(&metrics["loss"], &scored["loss"], 1e-4, name);
     close(
         &metrics["answer_match"],
@@ -205,7 +205,7 @@ fn answers_agree((dir, result): (&Path, &Value), rows: &[Value], curve: &Value, 
         close(&number(&is[4]), &want[1], 1e-4, name);
         close(&number(&is[5]), &want[2], 1e-4, name);
     }
-    let said = stage(&result, &eval);
+    let said = stage(result, &eval);
     let sum =
         ["answerable", "unanswerable"].map(|key| said[key]["rows"].as_u64().expect("a count"));
     assert_eq!(sum, [answered as u64, (rows.len() - answered) as u64]);
