@@ -130,7 +130,7 @@ impl Serve {
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
         if predictor.task.windows().is_some() {
             let why = format!(
-                "`{name}` answers questions by parts of their contexts, which `serve` is not told; write `peftc predict {} --input FILE`",
+                "`{name}` answers questions by parts of their contexts, which `serve` does not know; write `peftc predict {} --input FILE`",
                 path.display()
             );
             return Err(Refusal::Wrong(why));

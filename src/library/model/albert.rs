@@ -213,15 +213,7 @@ impl Chooses for Albert {
     }
 }
 
-impl Extracts for Albert {
-    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
-        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
-    }
-
-    fn modules(&self) -> &'static [&'static str] {
-        encoder::BOUNDS
-    }
-}
+impl Extracts for Albert {}
 
 impl Narrow for Albert {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {

@@ -143,15 +143,7 @@ impl Chooses for Bert {
     }
 }
 
-impl Extracts for Bert {
-    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
-        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
-    }
-
-    fn modules(&self) -> &'static [&'static str] {
-        encoder::BOUNDS
-    }
-}
+impl Extracts for Bert {}
 
 impl Narrow for Bert {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {

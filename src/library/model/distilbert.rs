@@ -187,10 +187,6 @@ impl Extracts for DistilBert {
     fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
         encoder::bounds_head(net, self.sizes.hidden, self.qa_dropout, hidden)
     }
-
-    fn modules(&self) -> &'static [&'static str] {
-        encoder::BOUNDS
-    }
 }
 
 impl Narrow for DistilBert {

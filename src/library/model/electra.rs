@@ -131,15 +131,7 @@ impl Model for Electra {
     }
 }
 
-impl Extracts for Electra {
-    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
-        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
-    }
-
-    fn modules(&self) -> &'static [&'static str] {
-        encoder::BOUNDS
-    }
-}
+impl Extracts for Electra {}
 
 impl Narrow for Electra {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {

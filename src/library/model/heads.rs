@@ -2,6 +2,8 @@
 
 use super::super::generate::Rules;
 use super::super::net::Net;
+use super::Model;
+use super::encoder::{BOUNDS, bounds_head};
 use crate::program::Value;
 
 /// A model with a head for masked tokens.
@@ -16,7 +18,7 @@ pub trait MaskedLm {
 
 /// A model with a head that gives each text one score, by which options are compared (`…ForMultipleChoice` of transformers).
 pub trait Chooses {
-    /// The head on the states of [`Model::sequence_pick`](super::Model::sequence_pick): `[N, hidden] → [N, 1]`.
+    /// The head on the states of [`Model::sequence_pick`]: `[N, hidden] → [N, 1]`.
     fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value;
 
     /// Last components of the paths of its modules, for peft's `modules_to_save`.
@@ -24,12 +26,17 @@ pub trait Chooses {
 }
 
 /// A model with a head that gives each token two scores: as the first of an answer, and as its last (`…ForQuestionAnswering` of transformers).
-pub trait Extracts {
+/// Most classes have a linear map without a dropout before it.
+pub trait Extracts: Model {
     /// The head on the states of tokens: `[N, hidden] → [N, 2]`.
-    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value;
+    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        bounds_head(net, self.facts().hidden, 0.0, hidden)
+    }
 
     /// Last components of the paths of its modules, for peft's `modules_to_save`.
-    fn modules(&self) -> &'static [&'static str];
+    fn modules(&self) -> &'static [&'static str] {
+        BOUNDS
+    }
 }
 
 /// The head of a language model: `logit = cap(scale · x tableᵀ + bias)`.

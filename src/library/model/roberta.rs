@@ -149,15 +149,7 @@ impl Chooses for Roberta {
     }
 }
 
-impl Extracts for Roberta {
-    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
-        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
-    }
-
-    fn modules(&self) -> &'static [&'static str] {
-        encoder::BOUNDS
-    }
-}
+impl Extracts for Roberta {}
 
 impl Narrow for Roberta {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {

@@ -149,15 +149,7 @@ impl Chooses for XlmRobertaXl {
     }
 }
 
-impl Extracts for XlmRobertaXl {
-    fn bounds(&self, net: &mut Net<'_>, hidden: Value) -> Value {
-        encoder::bounds_head(net, self.sizes.hidden, 0.0, hidden)
-    }
-
-    fn modules(&self) -> &'static [&'static str] {
-        encoder::BOUNDS
-    }
-}
+impl Extracts for XlmRobertaXl {}
 
 impl Narrow for XlmRobertaXl {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
