@@ -1,5 +1,5 @@
-// Runs launch lists over buffers: `emulator IN OUT`. The kernels stand above this in the one source that
-// the test puts together, and `KERNELS`, the table of them.
+// Runs launch lists over buffers: `emulator IN OUT`. The kernels are in files that the test puts together and compiles
+// beside this one; `KERNELS` calls what gives the table of each.
 //
 // A buffer ends where a page ends that cannot be touched, and begins behind a margin whose bytes are
 // looked at afterwards. Each list runs three times, with threads and blocks in other orders; a
@@ -73,18 +73,20 @@ class Buffer {
     size_t whole, length;
 };
 
-struct Kernel {
-    const char* name;
-    void (*call)(void**);
-    std::vector<size_t> sizes;
-};
+// The tables of all files of kernels.
+std::vector<emulation::Kernel> all_kernels() {
+    std::vector<emulation::Kernel> all;
+    for (const std::vector<emulation::Kernel>& some : std::initializer_list<std::vector<emulation::Kernel>>{KERNELS}) {
+        all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+}
 
-#define KERNEL(source, name) Kernel{#source "/" #name, emulation::Entry<&of_##source::name>::call, emulation::Entry<&of_##source::name>::sizes()}
-const std::vector<Kernel> kernels = {KERNELS};
+const std::vector<emulation::Kernel> kernels = all_kernels();
 
 struct Step {
     uint8_t kind;
-    const Kernel* kernel;
+    const emulation::Kernel* kernel;
     uint32_t grid[2], block, shared;
     std::vector<uint64_t> words;
     std::vector<uint8_t> kinds;
@@ -150,7 +152,7 @@ Step read_step(Reader& in) {
         std::vector<char> name = in.block(in.get<uint32_t>());
         std::string wanted(name.begin(), name.end());
         step.kernel = nullptr;
-        for (const Kernel& kernel : kernels) {
+        for (const emulation::Kernel& kernel : kernels) {
             if (wanted == kernel.name) {
                 step.kernel = &kernel;
             }

@@ -1,7 +1,8 @@
 //! The kernels' sources compiled for the host, and launches run by what that gives.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::{Value as Json, json};
 
@@ -171,37 +172,134 @@ pub(super) fn is_stored_in(own: &str) -> bool {
     own.contains("void NAMED(")
 }
 
-/// The emulator's source: shim, what kernels share, each kernel source in a namespace, the table.
-fn program() -> String {
+/// A kernel source in a namespace for each type that it knows activations in, and the rows of its kernels in a table.
+fn namespaces(name: &str, own: &str, table: &mut Vec<String>) -> String {
+    let kinds: &[DType] = match is_stored_in(own) {
+        true => &[DType::F32, DType::F16, DType::BF16],
+        false => &[DType::F32],
+    };
+    let mut text = String::new();
+    for &stored_in in kinds {
+        let name = in_namespace(name, stored_in);
+        text.push_str(storage_line(stored_in));
+        text.push_str(&format!("namespace of_{name} {{\n{own}\n}}\n"));
+        table.extend(kernels(own).iter().map(|k| {
+            let kernel = in_namespace(k, stored_in);
+            format!("KERNEL({name}, {kernel})")
+        }));
+        for name in ["HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"] {
+            text.push_str(&format!("#undef {name}\n"));
+        }
+    }
+    text
+}
+
+/// The emulator's sources, each a file that is compiled for itself: the kernel sources, dealt to `parts` files in turn,
+/// with a table of their kernels, and what runs the lists.
+fn program(parts: usize) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cuda");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a source");
     let common = include_str!("../common.cuh");
-    let mut text = format!("{}\n{common}\n", read("shim.h"));
-    let mut table = Vec::new();
-    for source in sources() {
-        let own = source
-            .text
-            .strip_prefix(common)
-            .expect("the common part first");
-        let kinds: &[DType] = match is_stored_in(own) {
-            true => &[DType::F32, DType::F16, DType::BF16],
-            false => &[DType::F32],
-        };
-        for &stored_in in kinds {
-            let name = in_namespace(source.name, stored_in);
-            text.push_str(storage_line(stored_in));
-            text.push_str(&format!("namespace of_{name} {{\n{own}\n}}\n"));
-            table.extend(kernels(own).iter().map(|k| {
-                let kernel = in_namespace(k, stored_in);
-                format!("KERNEL({name}, {kernel})")
-            }));
-            for name in ["HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"] {
-                text.push_str(&format!("#undef {name}\n"));
-            }
+    let head = format!("{}\n{}\n{common}\n", read("shim.h"), read("table.h"));
+    let mut texts = vec![head.clone(); parts];
+    let mut tables = vec![Vec::new(); parts];
+    for (i, source) in sources().enumerate() {
+        let own = source.text.strip_prefix(common);
+        let own = own.expect("the common part first");
+        texts[i % parts] += &namespaces(source.name, own, &mut tables[i % parts]);
+    }
+    let (mut runs, mut called) = (head, Vec::new());
+    for (i, (text, table)) in texts.iter_mut().zip(tables).enumerate() {
+        let (says, table) = (
+            format!("std::vector<emulation::Kernel> kernels_{i}()"),
+            table.join(", "),
+        );
+        text.push_str(&format!("{says} {{ return {{{table}}}; }}\n"));
+        runs.push_str(&format!("{says};\n"));
+        called.push(format!("kernels_{i}()"));
+    }
+    let called = format!("{{{}}}", called.join(", "));
+    texts.push(runs + &read("emulator.cpp").replace("{KERNELS}", &called));
+    texts
+}
+
+const FLAGS: [&str; 5] = [
+    "-std=c++17",
+    "-O1",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-w",
+];
+
+/// Starts the compiler; `None` where there is none.
+fn start(compiler: &mut Command) -> Option<Child> {
+    match compiler.stderr(Stdio::piped()).spawn() {
+        Ok(child) => Some(child),
+        Err(why) => {
+            let name = compiler.get_program().display();
+            let said = format!("`{name}` cannot be run ({why})");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "{said}: the CUDA kernels are not tested"
+            );
+            eprintln!("THE CUDA KERNELS ARE NOT TESTED: {said}");
+            None
         }
     }
-    let emulator = read("emulator.cpp").replace("{KERNELS}", &format!("{{{}}}", table.join(", ")));
-    text + &emulator
+}
+
+/// Waits for a compiler, which has to succeed.
+fn ends(compiler: Child) {
+    let output = compiler.wait_with_output().expect("the compiler ends");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "the kernels do not compile:\n{log}"
+    );
+}
+
+/// Compiles what [`program`] gives beside the tests' own program, a file a process. What an earlier run compiled of the
+/// same texts is taken as it is.
+fn build() -> Option<PathBuf> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let texts = program(std::thread::available_parallelism().map_or(1, usize::from));
+    let mut hash = blake3::Hasher::new();
+    let all = texts.iter().map(String::as_str);
+    for text in all.chain(FLAGS).chain([compiler.as_str()]) {
+        hash.update(blake3::hash(text.as_bytes()).as_bytes());
+    }
+    let own = std::env::current_exe().expect("the tests' program");
+    let folder = own.parent().expect("its folder").join("emulator");
+    let built = folder.join(hash.finalize().to_hex().as_str());
+    if built.exists() {
+        return Some(built);
+    }
+    // Builds of other texts serve nobody.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let made = tempfile::tempdir_in(&folder).expect("a folder");
+    let at = |name: &str| made.path().join(name);
+    let object = |i: usize| at(&format!("{i}.o"));
+    let mut running = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        let source = at(&format!("{i}.cpp"));
+        std::fs::write(&source, text).expect("written");
+        let mut command = Command::new(&compiler);
+        command.args(FLAGS).arg("-c").arg(&source);
+        running.push(start(command.arg("-o").arg(object(i)))?);
+    }
+    running.into_iter().for_each(ends);
+    let mut link = Command::new(&compiler);
+    link.args((0..texts.len()).map(object));
+    ends(start(link.arg("-o").arg(at("emulator")))?);
+    std::fs::rename(at("emulator"), &built).expect("renamed");
+    Some(built)
+}
+
+/// The emulator, built once. `None` where there is no compiler.
+fn emulator() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(build).as_deref()
 }
 
 /// A type and its sizes, for [`about`].
@@ -255,36 +353,8 @@ pub(super) fn emulate(name: &str, cases: &[Case]) -> Option<Vec<Vec<Vec<u8>>>> {
     }
     let at = |name: &str| kept.as_deref().unwrap_or(dir.path()).join(name);
     let (request, sizes) = request(cases);
-    std::fs::write(at("kernels.cpp"), program()).expect("written");
     std::fs::write(at("in"), request).expect("written");
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    let flags = [
-        "-std=c++17",
-        "-O1",
-        "-ffp-contract=off",
-        "-fno-strict-aliasing",
-        "-w",
-        "-o",
-    ];
-    let built = Command::new(&compiler)
-        .args(flags)
-        .arg(at("emulator"))
-        .arg(at("kernels.cpp"))
-        .output();
-    let built = match built {
-        Ok(built) => built,
-        Err(why) => {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "`{compiler}` cannot be run ({why}): the CUDA kernels are not tested"
-            );
-            eprintln!("THE CUDA KERNELS ARE NOT TESTED: `{compiler}` cannot be run ({why})");
-            return None;
-        }
-    };
-    let log = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "the kernels do not compile:\n{log}");
-    let ran = Command::new(at("emulator"))
+    let ran = Command::new(emulator()?)
         .args([at("in"), at("out")])
         .output()
         .expect("the emulator runs");
