@@ -58,9 +58,16 @@ fn lora(model: &str) -> String {
 }
 
 /// A message without its frame and line breaks.
+/// What was printed in lines, as one; words that are broken behind a hyphen are whole again.
 fn unwrapped(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes).replace(['│', '\n'], " ");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = String::from_utf8_lossy(bytes).replace('│', " ");
+    let lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.fold(String::new(), |all, line| {
+        let between = if all.ends_with('-') { "" } else { " " };
+        all + between + &line
+    })
 }
 
 fn ratio(stage: &Value) -> f64 {
