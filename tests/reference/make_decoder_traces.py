@@ -117,6 +117,7 @@ CASES = [
     ("gpt2", "gpt2", GPT2),
     ("gpt2_unscaled", "gpt2", {**GPT2, "n_inner": 40, "activation_function": "relu", "scale_attn_weights": False,
                                "tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}),
+    ("gpt2_by_depth", "gpt2", {**GPT2, "scale_attn_by_inverse_layer_idx": True, "activation_function": "gelu_new"}),
 ]
 
 
@@ -140,7 +141,7 @@ def fnv(name):
 def value(name, shape):
     """A tensor in ±0.2; norms lie around 1, also those that add it themselves (Gemma's are then large)."""
     u = mixed(fnv(name), int(np.prod(shape))).astype(np.float64) / 2**32 - 0.5
-    x = u * 0.4 + (1.0 if "norm" in name else 0.0)
+    x = u * 0.4 + (1.0 if "norm" in name or "ln_" in name else 0.0)
     return torch.tensor(x.astype(np.float32).reshape(shape))
 
 

@@ -30,7 +30,8 @@ fn fnv(name: &str) -> u32 {
 /// The bytes of a tensor.
 fn tensor(name: &str, shape: &[usize]) -> Vec<u8> {
     let name = &name.to_lowercase();
-    let middle = if name.contains("norm") { 1.0 } else { 0.0 };
+    let is_norm = name.contains("norm") || name.contains("ln_");
+    let middle = if is_norm { 1.0 } else { 0.0 };
     mixed(fnv(name), shape.iter().product())
         .map(|x| (f64::from(x) / f64::from(1_u32 << 31) / 2.0 - 0.5) * 0.4 + middle)
         .flat_map(|x| (x as f32).to_le_bytes())

@@ -144,6 +144,11 @@ fn computes(family: &Family, shape: &Shape) -> Result<(), String> {
             shape.score_scale
         ));
     }
+    if shape.layers.iter().any(|own| !close(own.score_scale, 1.0)) {
+        return Err(format!(
+            "llama.cpp's `{name}` scales the scores of all blocks alike, and this model those of each block by its number"
+        ));
+    }
     let embedding = if gemma {
         (shape.hidden as f64).sqrt()
     } else {

@@ -27,7 +27,7 @@ pub fn differs(one: &Shape, other: &Shape) -> Option<&'static str> {
             (Some(a), Some(b)) => rope(a, b),
             (a, b) => a.is_none() && b.is_none(),
         };
-        turned && window(a) == window(b)
+        turned && window(a) == window(b) && close(a.score_scale, b.score_scale)
     };
     let checks = [
         (
@@ -77,7 +77,7 @@ pub fn differs(one: &Shape, other: &Shape) -> Option<&'static str> {
             close(one.logit_scale, other.logit_scale) && both(one.logit_cap, other.logit_cap),
         ),
         (
-            "rotary position or window",
+            "rotary position, window or factor of scores of a block",
             one.layers.len() == other.layers.len()
                 && one.layers.iter().zip(&other.layers).all(layer),
         ),

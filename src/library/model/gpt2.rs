@@ -110,6 +110,12 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     if !reader.flag("scale_attn_weights", true)? {
         shape.score_scale = 1.0;
     }
-    shape.layers.iter_mut().for_each(|own| own.rope = None);
+    let by_depth = reader.flag("scale_attn_by_inverse_layer_idx", false)?;
+    for (layer, own) in shape.layers.iter_mut().enumerate() {
+        own.rope = None;
+        if by_depth {
+            own.score_scale = 1.0 / (layer as f64 + 1.0);
+        }
+    }
     decoder::model("gpt2", "GPT2", shape)
 }

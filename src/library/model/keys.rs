@@ -154,14 +154,7 @@ pub(super) const KEYS: &[Row] = &[
     ("resid_pdrop", These(&["gpt2"]), Used),
     ("embd_pdrop", These(&["gpt2"]), Used),
     ("scale_attn_weights", These(&["gpt2"]), Used),
-    (
-        "scale_attn_by_inverse_layer_idx",
-        These(&["gpt2"]),
-        Only(
-            &[Null, No],
-            "scores that each block scales by its own number are not built; set it to false",
-        ),
-    ),
+    ("scale_attn_by_inverse_layer_idx", These(&["gpt2"]), Used),
     ("reorder_and_upcast_attn", These(&["gpt2"]), SPEED),
     (
         "n_ctx",

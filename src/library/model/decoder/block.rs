@@ -120,7 +120,7 @@ impl Block<'_> {
                     queries: to_u32(s.heads),
                     keys: to_u32(s.kv_heads),
                 },
-                Real::new(s.score_scale),
+                Real::new(s.score_scale * self.own.score_scale),
             )
         };
         let of = Attend {

@@ -68,6 +68,8 @@ pub struct Layer {
     pub window: Option<u32>,
     /// Its rotary positions; `None` where it has none.
     pub rope: Option<Rope>,
+    /// Factor of its scores beside that of all blocks.
+    pub score_scale: f64,
 }
 
 /// A decoder as data.
@@ -450,6 +452,7 @@ pub(super) fn alike(layers: u64, window: Option<u32>, rope: &Rope) -> Vec<Layer>
         .map(|_| Layer {
             window,
             rope: Some(rope.clone()),
+            score_scale: 1.0,
         })
         .collect()
 }
