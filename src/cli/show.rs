@@ -187,6 +187,9 @@ impl Shown<'_> {
             (Form::Preference, _) => ", rejected".to_owned(),
             (Form::Choices, place) => format!(", option {place}"),
             (Form::Question, place) => format!(", window {place}"),
+            (Form::Anchor, 0) => ", anchor".to_owned(),
+            (Form::Anchor, 1) => ", positive".to_owned(),
+            (Form::Anchor, _) => ", negative".to_owned(),
             _ => String::new(),
         }
     }

@@ -39,6 +39,9 @@ crate::codes! {
     /// Weights of classes do not fit the data: one names no class or a class twice, a class has none, or `balanced` has nothing
     /// to divide by. Write a weight for each class by its name.
     BAD_CLASS_WEIGHTS = "stage::bad_class_weights";
+    /// Scores of pairs of texts are learned as cosines, and one lies outside of what a cosine can be: between −1 and 1 once it is divided
+    /// by `top_score`. Write the highest score that there is as `top_score`.
+    BAD_SCORES = "stage::bad_scores";
     /// Text is to be generated where that cannot be: the data have no prompts, the model labels texts, its methods read whole
     /// texts at once, or a prompt with the new tokens is longer than the model can read.
     NO_PROMPTS = "stage::no_prompts";

@@ -1,7 +1,7 @@
 //! Binding: what a recipe's declarations mean on this machine. Models are read as far as their
 //! config and tokenizer, data as far as their texts, lengths and labels; weights are not touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::library::demonstrations::Demonstrations;
 use crate::library::generate::Rules;
 use crate::library::model::Sides;
 use crate::library::prompt::Template;
-use crate::library::task::Task;
+use crate::library::task::{Modules, Task};
 use crate::library::tokenizer::Tokenizer;
 use crate::program::Numbers;
 use crate::program::device::Device;
@@ -57,6 +57,8 @@ pub struct BoundModel {
     pub identity: Option<String>,
     /// The tensors in its files, where they are at hand.
     pub stored: Option<Arc<Stored>>,
+    /// The modules behind it, where its folder is one of sentence-transformers, and where the model is declared.
+    pub modules: Option<(Modules, Span)>,
 }
 
 /// A split, tokenized.
@@ -123,6 +125,8 @@ pub(super) struct Binder<'a> {
     /// Whether to look at the rows of splits, and what was seen of each.
     pub(super) survey: bool,
     pub(super) noted: Notes,
+    /// Models of whose modules it was said that they are not used.
+    pub(super) unused: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -221,6 +225,7 @@ impl<'a> Binder<'a> {
             pools: BTreeMap::new(),
             survey: true,
             noted: Notes::default(),
+            unused: BTreeSet::new(),
         }
     }
 

@@ -282,6 +282,16 @@ pub(super) fn rows<'a>(
         diags.push(Diag::error(&BAD_PROMPT, at, message).help("remove the stage's `prompt`"));
         return None;
     }
+    if want.task.texts_apart()
+        && let Some((_, at)) = want.template
+    {
+        let message = format!(
+            "a prompt stands around the texts of a row together, and `{}` reads each by itself",
+            want.task.name()
+        );
+        diags.push(Diag::error(&BAD_PROMPT, at, message).help("remove the stage's `prompt`"));
+        return None;
+    }
     let mut sides = None;
     if let Some(most) = want.task.target_length() {
         let parsed = crate::library::model::parse(&model.config).ok();
@@ -370,6 +380,7 @@ pub(super) fn messages_at(values: &Values) -> Span {
         Form::Completion => decl::COMPLETION.span(values),
         Form::Words => decl::TOKENS.span(values),
         Form::Question => decl::QUESTION.span(values),
+        Form::Anchor => decl::ANCHOR.span(values),
         Form::Messages | Form::Text => decl::MESSAGES.span(values),
     }
 }
@@ -388,6 +399,10 @@ impl Plan {
                         vec![prompt.clone()]
                     }
                     (Form::Question, all) => all.iter().take(2).cloned().collect(),
+                    // Each text is read alone.
+                    (_, all) if stage.start.task.texts_apart() => {
+                        all.iter().take(1).cloned().collect()
+                    }
                     (Form::Preference, _) => Vec::new(),
                     (_, all) => all.to_vec(),
                 };

@@ -93,7 +93,11 @@ impl Binder<'_> {
         match self.tally(source) {
             Ok((n, classes, survey)) => {
                 let noted = self.note((asked.declared, asked.split), want, None, &classes, survey);
-                let sequences = n * want.draws as usize * asked.form.sequences() as usize;
+                let of_row = match want.task.texts_apart() {
+                    true => asked.text.len(),
+                    false => asked.form.sequences() as usize,
+                };
+                let sequences = n * want.draws as usize * of_row;
                 let lengths = Lengths::Known(vec![want.longest(); sequences]);
                 let bound = asked.bound(lengths, classes);
                 Some(Arc::new(BoundSplit { noted, ..bound }))
@@ -241,7 +245,7 @@ fn key(source: &Arc<DataSource>, tokenizer: &Arc<Tokenizer>, want: Want<'_>) -> 
             ),
             want.task.words(),
             want.task.windows(),
-            want.task.target_length()
+            (want.task.target_length(), want.task.texts_apart())
         )
     )
 }

@@ -158,7 +158,7 @@ fn kept_name(
             ),
             want.task.words(),
             want.task.windows(),
-            want.task.target_length(),
+            (want.task.target_length(), want.task.texts_apart()),
         ),
     );
     let hash = blake3::hash(format!("{of:?}").as_bytes());

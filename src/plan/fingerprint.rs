@@ -66,6 +66,11 @@ pub(super) fn fingerprint(
             parts.insert("rules".to_owned(), format!("{rules:?}"));
         }
     }
+    if let Some((modules, _)) = &start.model.modules
+        && start.task.of_modules(modules).is_some()
+    {
+        parts.insert("modules".to_owned(), format!("{modules:?}"));
+    }
     if start.fresh_head {
         parts.insert("head".to_owned(), "fresh".to_owned());
     }

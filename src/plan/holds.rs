@@ -299,7 +299,8 @@ pub(super) fn segments(
     };
     let framed = start.prompt.is_some() || kind.chooses();
     for (key, split) in kind.splits().iter().zip(sets.iter().flatten()) {
-        let pair = !framed && split.as_ref().is_some_and(|s| s.is_pair());
+        let apart = start.task.texts_apart();
+        let pair = !framed && !apart && split.as_ref().is_some_and(|s| s.is_pair());
         let segment = tokenizer.most_segment(pair);
         if segment >= known {
             let message = format!(

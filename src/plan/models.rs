@@ -101,8 +101,8 @@ impl Binder<'_> {
             names,
             gguf,
         };
-        let inside = modules::entered(declared, &files, diags)?;
-        if let Some(inside) = &inside {
+        let entered = modules::entered(declared, &files, diags)?;
+        if let Some(inside) = &entered.inside {
             files.place = inside;
         }
         let place = files.place;
@@ -152,6 +152,7 @@ impl Binder<'_> {
             rules,
             identity,
             stored,
+            modules: entered.modules.map(|own| (own, arg.span)),
         })
     }
 

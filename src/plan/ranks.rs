@@ -100,6 +100,11 @@ fn share(stage: &mut Stage, ranks: u64, machine: &Machine) -> Result<(), String>
     if machine.device != Device::Cpu {
         return Err("ranks on GPUs are not built, only on processors (`--device cpu`)".to_owned());
     }
+    if stage.start.task.compares_rows() {
+        return Err(
+            "its loss compares the rows of a batch with each other, and each process has some of them".to_owned(),
+        );
+    }
     stage.ranks = ranks;
     let again = lowered(stage, stage.filled.values.clone(), machine);
     let again = again.ok_or("it cannot be made of micro-batches")?;

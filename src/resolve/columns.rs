@@ -3,35 +3,42 @@
 use super::error::{CONFLICT, MISSING_KEY};
 use crate::base::{Diag, Diags};
 use crate::library::decl::{
-    ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, MESSAGES,
-    PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
+    ANCHOR, ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, MESSAGES,
+    NEGATIVE, POSITIVE, PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
 };
 use crate::library::error::IDLE_KEY;
 use crate::library::schema::Values;
 use crate::syntax::ast::Ctor;
 
+/// The keys that name columns.
+const NAMES: [&str; 15] = [
+    "text",
+    "prompt",
+    "completion",
+    "messages",
+    "chosen",
+    "rejected",
+    "choices",
+    "answer",
+    "tokens",
+    "question",
+    "context",
+    "answers",
+    "anchor",
+    "positive",
+    "negative",
+];
+
 /// Complains about columns of a data set that do not go together.
 pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
     let entry = |key: &str| ctor.entries.iter().any(|e| e.key.value == key);
-    let names = [
-        "text",
-        "prompt",
-        "completion",
-        "messages",
-        "chosen",
-        "rejected",
-        "choices",
-        "answer",
-        "tokens",
-        "question",
-        "context",
-        "answers",
-    ];
     // A prompt stands before a completion, before two answers, or before options.
     let chooses = CHOICES.is_written(values) || ANSWER.is_written(values);
     let asks =
         QUESTION.is_written(values) || CONTEXT.is_written(values) || ANSWERS.is_written(values);
     let compares = CHOSEN.is_written(values) || REJECTED.is_written(values);
+    let belongs =
+        ANCHOR.is_written(values) || POSITIVE.is_written(values) || NEGATIVE.is_written(values);
     let (name, span) = (&ctor.name.value, ctor.name.span);
     let written = [
         ("text", TEXT.is_written(values)),
@@ -45,6 +52,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
         ("messages", MESSAGES.is_written(values)),
         ("tokens", TOKENS.is_written(values)),
         ("question", asks),
+        ("anchor", belongs),
     ];
     let mut forms = written
         .into_iter()
@@ -53,7 +61,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
     let (first, second) = (forms.next(), forms.next());
     match (first, second) {
         // One that is written wrongly is said elsewhere.
-        (None, _) if names.into_iter().any(entry) => {}
+        (None, _) if NAMES.into_iter().any(entry) => {}
         (None, _) => diags.push(
             Diag::error(&MISSING_KEY, span, format!("`{name}` needs the key `text`"))
                 .label("`text` is missing")
@@ -71,6 +79,8 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
                 "chosen" if !CHOSEN.is_written(values) => values.span("rejected"),
                 "question" if !QUESTION.is_written(values) && CONTEXT.is_written(values) => values.span("context"),
                 "question" if !QUESTION.is_written(values) => values.span("answers"),
+                "anchor" if !ANCHOR.is_written(values) && POSITIVE.is_written(values) => values.span("positive"),
+                "anchor" if !ANCHOR.is_written(values) => values.span("negative"),
                 key => values.span(key),
             };
             diags.push(
@@ -83,7 +93,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
                 .help("keep one of them"),
             );
         }
-        (Some(one @ ("prompt" | "chosen" | "choices" | "question")), None) => {
+        (Some(one @ ("prompt" | "chosen" | "choices" | "question" | "anchor")), None) => {
             incomplete(values, one, &entry, diags);
         }
         _ => {}
@@ -112,6 +122,11 @@ fn incomplete(values: &Values, form: &str, entry: &dyn Fn(&str) -> bool, diags: 
         ],
         "question" if CONTEXT.is_written(values) => &[("question", false, "context")],
         "question" => &[("question", false, "answers")],
+        "anchor" if ANCHOR.is_written(values) => {
+            &[("positive", POSITIVE.is_written(values), "anchor")]
+        }
+        "anchor" if POSITIVE.is_written(values) => &[("anchor", false, "positive")],
+        "anchor" => &[("anchor", false, "negative")],
         _ => &[
             ("rejected", REJECTED.is_written(values), "chosen"),
             ("chosen", CHOSEN.is_written(values), "rejected"),

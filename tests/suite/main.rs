@@ -72,5 +72,6 @@ mod token_classify;
 mod tokens;
 mod tool;
 mod unfreeze;
+mod vectors;
 mod ways;
 mod weighted;

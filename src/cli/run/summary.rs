@@ -296,6 +296,9 @@ fn loads(folder: &Path) -> String {
         // Ladders and several methods at once have no class elsewhere.
         return "peftc".to_owned();
     }
+    if folder.join("modules.json").exists() {
+        return "SentenceTransformer".to_owned();
+    }
     let auto = match class {
         Some(class) if class.ends_with("ForMaskedLM") => "AutoModelForMaskedLM",
         Some(class) if class.ends_with("ForMultipleChoice") => "AutoModelForMultipleChoice",

@@ -27,6 +27,7 @@ use crate::program::DType;
 use crate::program::format::Storing;
 use crate::program::op::{Storage, Tensor};
 
+mod bare;
 pub mod base;
 mod config;
 pub mod description;
@@ -52,6 +53,12 @@ fn config(stage: &Stage, dtype: DType) -> Json {
 fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
     create_dirs(dir)?;
     write_json(&dir.join("config.json"), &config(stage, dtype))?;
+    let (width, most) = (stage.model.facts().hidden, stage.start.max_length);
+    for (name, json) in stage.start.task.files(width, most) {
+        let path = dir.join(name);
+        create_dirs(path.parent().unwrap_or(dir))?;
+        write_json(&path, &json)?;
+    }
     write_tokenizer(dir, stage)
 }
 

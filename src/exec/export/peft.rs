@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::bare;
 use super::base::Base;
 use super::patterns::{by_place, shared, sizes};
 use super::prompt;
@@ -297,8 +298,8 @@ pub(in crate::exec) fn write_parts(
 fn finish(
     dir: &Path,
     (stage, base, name): (&Stage, &Base, &str),
-    (mut keys, targets, mut save): (Vec<(&'static str, Json)>, Vec<String>, Vec<String>),
-    (tensors, task): (Vec<PeftTensor>, Option<Option<String>>),
+    (mut keys, mut targets, mut save): (Vec<(&'static str, Json)>, Vec<String>, Vec<String>),
+    (mut tensors, task): (Vec<PeftTensor>, Option<Option<String>>),
 ) -> Result<(), RunError> {
     let weight = |target: &String| stage.model.transposed(&format!("{target}.weight"));
     if targets.iter().any(weight) {
@@ -320,6 +321,9 @@ fn finish(
     if !task.needs().is_lm() {
         let own = task.head_modules(stage.model.as_ref());
         save.extend(own.iter().map(|s| (*s).to_owned()));
+    }
+    if let Some(outer) = bare::outer(stage) {
+        bare::names(&outer, &mut keys, [&mut targets, &mut save], &mut tensors);
     }
     if task.peft_type().is_none() {
         // This is how peft finds the class then.

@@ -1,6 +1,7 @@
 //! A model directory that no stage of ours described: what its own files say of its head.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -10,7 +11,8 @@ use crate::files::weights::Checkpoint;
 use crate::library::model::{Model, is_lm, is_pair};
 use crate::library::net::{Owner, Param};
 use crate::library::task;
-use crate::library::task::Task;
+use crate::library::task::{Modules, Task};
+use crate::plan::Plan;
 
 /// What `predict` needs to know of a model directory with a trained head, from its `config.json` and
 /// `tokenizer_config.json`. Columns of the text stand in neither.
@@ -46,6 +48,10 @@ pub(in crate::exec) fn describe(
                 ..Description::default()
             });
         }
+        Some(class) if class.ends_with("Model") && modules(folder).is_some() => {
+            let task = vectors(folder).map_err(wrong)?;
+            return Ok(headless(folder, model, task.as_ref()));
+        }
         Some(class) => {
             return Err(wrong(format!(
                 "`{class}` has no head that labels texts or goes on with them; train one with a recipe whose model is this \
@@ -76,6 +82,25 @@ pub(in crate::exec) fn describe(
         classes: if has_classes { classes } else { Vec::new() },
         max_length,
         ..Description::default()
+    })
+}
+
+/// The modules behind the model of a folder of sentence-transformers.
+fn modules(folder: &Path) -> Option<Modules> {
+    Plan::modules(&|name| std::fs::read(folder.join(name)).ok())
+}
+
+/// The task of such a folder.
+fn vectors(folder: &Path) -> Result<Arc<dyn Task>, String> {
+    let task = task::task(task::VECTORS);
+    behind(folder, task.unwrap_or_else(task::usual))
+}
+
+/// A task on the model of a folder, with what the modules there say.
+pub(super) fn behind(folder: &Path, task: Arc<dyn Task>) -> Result<Arc<dyn Task>, String> {
+    let own = modules(folder).and_then(|own| task.of_modules(&own));
+    own.unwrap_or(Ok(task)).map_err(|why| {
+        format!("the vectors of this folder of sentence-transformers cannot be made: {why}")
     })
 }
 

@@ -169,6 +169,7 @@ impl Predictor {
         let model = model::parse(&config).map_err(wrong)?;
         let (tuning, task, own) = Plan::applied(folder, &config, model.as_ref())
             .map_err(|why| RunError::file(folder, why))?;
+        let task = foreign::behind(&base, task).map_err(|why| RunError::file(&base, why))?;
         let mut description = foreign::headless(&base, model.as_ref(), task.as_ref());
         if task.answer().names_classes() && !task.generates() {
             let known = foreign::classes(&config).map_err(wrong)?;

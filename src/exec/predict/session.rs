@@ -213,6 +213,14 @@ impl Session {
                 let each = made.into_iter();
                 examples.extend(each.map(|(_, own)| (row, own.marked(marking, &special))));
             }
+        } else if let (true, Some(row)) = (
+            own.task.texts_apart(),
+            rows.iter().position(|texts| texts.len() != 1),
+        ) {
+            return Err(wrong(format!(
+                "row {} has several texts, and a vector is made of one: name one column, `--text COLUMN`",
+                row + 1
+            )));
         } else {
             let frame = self.template.as_ref().map(|template| Frame {
                 template,

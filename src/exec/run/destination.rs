@@ -76,13 +76,20 @@ pub(in crate::exec) fn publish(stage: &Stage, entry: &Path) -> Result<(), RunErr
     {
         return publish_file(&model, to);
     }
+    copy_folder(&model, to)
+}
+
+/// Copies a folder with those in it, such as `1_Pooling`. A card that somebody has made their own stays.
+fn copy_folder(from: &Path, to: &Path) -> Result<(), RunError> {
     create_dirs(to)?;
-    let list = fs::read_dir(&model).map_err(|e| failed(&model, "list", &e))?;
+    let list = fs::read_dir(from).map_err(|e| failed(from, "list", &e))?;
     for item in list {
-        let item = item.map_err(|e| failed(&model, "list", &e))?;
-        let place = to.join(item.file_name());
-        if item.file_name() != CARD || is_ours(&place) {
-            copy(&item.path(), &place)?;
+        let item = item.map_err(|e| failed(from, "list", &e))?;
+        let (own, place) = (item.path(), to.join(item.file_name()));
+        if own.is_dir() {
+            copy_folder(&own, &place)?;
+        } else if item.file_name() != CARD || is_ours(&place) {
+            copy(&own, &place)?;
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ pub enum Form {
     Words,
     /// A question, and a context that answers it.
     Question,
+    /// An anchor, a text that belongs to it, and texts that do not.
+    Anchor,
 }
 
 impl Form {
@@ -34,14 +36,15 @@ impl Form {
             Self::Choices => "prompts with options",
             Self::Words => "words with a label each",
             Self::Question => "questions with contexts",
+            Self::Anchor => "anchors with positives",
         }
     }
 
-    /// Sequences of tokens that a row becomes; of options, the fewest.
+    /// Sequences of tokens that a row becomes; of options and of negatives, the fewest.
     #[must_use]
     pub const fn sequences(self) -> u64 {
         match self {
-            Self::Preference | Self::Choices => 2,
+            Self::Preference | Self::Choices | Self::Anchor => 2,
             Self::Text | Self::Completion | Self::Messages | Self::Words | Self::Question => 1,
         }
     }

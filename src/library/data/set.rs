@@ -417,7 +417,7 @@ impl<'a> Reading<'a> {
                 Form::Completion => answered(cell, column, place),
                 // Without a prompt both are answers.
                 Form::Preference => answered(cell, column, place + 3 - texts.len()),
-                Form::Choices | Form::Words | Form::Question => words(cell, column),
+                Form::Choices | Form::Words | Form::Question | Form::Anchor => words(cell, column),
                 Form::Messages => conversation(cell, column, place),
             },
         );

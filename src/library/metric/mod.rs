@@ -27,6 +27,7 @@ mod meteor;
 mod nist;
 mod pearson;
 mod perplexity;
+mod ranking;
 mod rewards;
 mod rouge;
 mod spearman;
@@ -183,6 +184,10 @@ pub const METRICS: &[&dyn Metric] = &[
     &rewards::MARGIN,
     &rewards::CHOSEN,
     &rewards::REJECTED,
+    &ranking::ACCURACY_AT_1,
+    &ranking::RECALL_AT_10,
+    &ranking::MRR_AT_10,
+    &ranking::NDCG_AT_10,
     &exact_match::ExactMatch,
     &token_f1::TokenF1,
     &answer_match::AnswerMatch,

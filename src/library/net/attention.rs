@@ -4,8 +4,8 @@ use super::super::method;
 use super::{Attend, CacheCapacity, Mode, Net, Part, Role, Site};
 use crate::library::counts::to_u32;
 use crate::program::op::{
-    Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices,
-    KeptAttention, MoveRows, Over, Place, Prepend, ReduceKind, Streams,
+    Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Constant, Expand,
+    Heads, Indices, KeptAttention, MoveRows, Over, Place, Prepend, ReduceKind, Scatter, Streams,
 };
 use crate::program::{Axis, Class, DType, Distances, Feed, Mark, Pick, Real, TensorType, Value};
 
@@ -303,7 +303,27 @@ impl Net<'_> {
         self.b.push(op, &[x, x, x, offsets])[0]
     }
 
-    /// The same over a cache of its own, with room for so many tokens.
+    /// The mean of each text's rows: `[T, d] → [S, d]`.
+    pub fn mean_of_texts(&mut self, x: Value) -> Value {
+        let texts = self.b.feed(Feed::Texts);
+        let rows = Axis::Sequences.dim();
+        let sums = self.b.push1(Scatter { rows }, &[texts, x]);
+        let one = Constant {
+            value: Real::new(1.0),
+            dtype: DType::F32,
+        };
+        let one = self.b.push1(one, &[]);
+        let ones = Expand {
+            over: Over::All,
+            shape: std::iter::once(Axis::Tokens.dim()).collect(),
+            mean: false,
+        };
+        let ones = self.b.push1(ones, &[one]);
+        let counts = self.b.push1(Scatter { rows }, &[texts, ones]);
+        self.binary(BinaryKind::Div, Broadcast::Column, sums, counts)
+    }
+
+    /// Attention over a cache of its own, with room for so many tokens.
     fn attend_cached(
         &mut self,
         of: Attention,

@@ -95,12 +95,13 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
 fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> Value {
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
     let averages = cx.model.averages() && matches!(cx.task.needs(), Head::Sequence | Head::Options);
+    let whole = averages || cx.task.pools();
     // A ladder reads all rows of the backbone, as a gate does; otherwise its last block makes only those the head reads.
-    if !averages && !tuning.methods.iter().any(|(m, f)| m.reads_all(&f.values)) {
+    if !whole && !tuning.methods.iter().any(|(m, f)| m.reads_all(&f.values)) {
         net.set_pick(pick);
     }
     let mut hidden = cx.model.encode(net);
-    if !averages {
+    if !whole {
         net.set_pick(pick);
     }
     let mut beside = false;

@@ -279,6 +279,7 @@ pub(super) fn fit(
 ) -> Result<Fit, Vec<Diag>> {
     let v = cx.values;
     check_tuned(cx, params)?;
+    compares(cx)?;
     let metrics = metrics(cx, "metrics")?;
     let has_dev = keys::DEV.is_written(v);
     let best = match keys::BEST.get(v) {
@@ -330,6 +331,32 @@ pub(super) fn fit(
         best,
         patience: keys::PATIENCE.get(v),
     })
+}
+
+/// Complains about a batch in parts, or of one row, where rows of a batch are compared with each other.
+fn compares(cx: &StageCx<'_>) -> Result<(), Vec<Diag>> {
+    let (v, name) = (cx.values, cx.task.name());
+    if !cx.task.compares_rows() {
+        return Ok(());
+    }
+    let refuse = |at: Span, message: String, help: &str| {
+        Err(vec![Diag::error(&CONFLICTING_KEYS, at, message).help(help)])
+    };
+    if is_split(cx) {
+        let message = format!(
+            "`{name}` compares the rows of a batch with each other, so that a batch in parts has another loss"
+        );
+        let help = "remove `micro_batch`; where memory is short, write a smaller `batch`, which has fewer negatives, or `recompute`";
+        return refuse(keys::MICRO_BATCH.span(v), message, help);
+    }
+    if keys::BATCH.get(v) == Batch::Examples(1) && cx.task.group() <= 2 {
+        let message = format!(
+            "`{name}` takes the other rows of a batch as negatives, and this batch has none"
+        );
+        let help = "write a larger `batch`: 32 or more is usual";
+        return refuse(keys::BATCH.span(v), message, help);
+    }
+    Ok(())
 }
 
 /// Sequences of a batch, and how epochs are cut where its tokens are bounded. Of data that are not at hand it is the

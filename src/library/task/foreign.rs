@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{TASKS, Task, TaskKind, classify, kind, regress};
+use super::{TASKS, Task, TaskKind, classify, embed, kind, regress};
 use crate::base::Span;
 use crate::library::schema::{Checked, Kind, Values};
 
@@ -37,6 +37,11 @@ pub fn with_options(name: &str, options: &[(String, f64)]) -> Option<Arc<dyn Tas
         let own = kind.schema.keys.iter().find(|own| own.name == key);
         let value = match own.map(|own| &own.kind) {
             Some(Kind::Int(..)) => Checked::Int(*value as u64),
+            Some(Kind::Bool) => Checked::Bool(*value != 0.0),
+            Some(Kind::Choice(names)) => {
+                let name = names.get(*value as usize).or(names.first());
+                Checked::Str(name.map_or_else(String::new, |name| (*name).to_owned()))
+            }
             _ => Checked::Float(*value),
         };
         values.insert(key, value, Span::default(), false);
@@ -51,10 +56,11 @@ fn of_class(config: &Json) -> Option<&'static TaskKind> {
     TASKS.iter().copied().find(|kind| own(kind))
 }
 
-/// The task of a `task_type` of peft whose head is one for it alone.
+/// The task of a `task_type` of peft whose head is one for it alone, or that has none.
 #[must_use]
 pub fn of_peft(kind: &str) -> Option<Arc<dyn Task>> {
-    let own = TASKS.iter().filter(|own| own.class.is_some());
+    let alone = |own: &&&TaskKind| own.class.is_some() || own.schema.name == embed::NAME;
+    let own = TASKS.iter().filter(alone);
     let mut own = own.map(|kind| (kind.make)(&Values::default()));
     own.find(|task| task.peft_type() == Some(kind))
 }

@@ -14,7 +14,7 @@ use super::metric::{Predictions, best};
 use super::model::Model;
 use super::net::Net;
 use super::rows::Added;
-use super::schema::{Filled, Schema, Values};
+use super::schema::{Schema, Values};
 use super::tokenizer::Tokenizer;
 use crate::base::{Diag, Span};
 use crate::program::{Builder, Pick, Value};
@@ -24,6 +24,7 @@ mod causal_lm;
 mod choose;
 mod classify;
 mod dpo;
+mod embed;
 mod extract;
 mod foreign;
 mod label_likelihood;
@@ -31,6 +32,7 @@ mod label_words;
 mod masked_lm;
 mod multi_label;
 mod multiple_choice;
+mod named;
 mod next_token;
 mod one_class;
 mod orpo;
@@ -44,12 +46,16 @@ mod token_classify;
 mod weighting;
 mod words;
 
+pub use embed::{Modules, POOLING_MODULE};
 pub use extract::{BEGINS, ENDS, Windows};
 pub use foreign::{labels_texts, of_config, of_peft, with_options};
 pub use masked_lm::masking::Masking;
+use named::kind;
+pub use named::{MASKED, NEXT_TOKEN, OPTIONS, TARGETS, VECTORS, of_words, task, usual, written};
 use parts::label_keys;
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
 pub use places::{ReadDraw, ReadPlace, Reads};
+pub use seq2seq::TARGET_LENGTH;
 pub use words::Pieces;
 
 /// A row of the registry.
@@ -79,6 +85,7 @@ pub const TASKS: &[&TaskKind] = &[
     &orpo::KIND,
     &multiple_choice::KIND,
     &choose::KIND,
+    &embed::KIND,
     &extract::KIND,
     &token_classify::KIND,
     &seq2seq::KIND,
@@ -143,7 +150,12 @@ pub trait Task: fmt::Debug + Send + Sync {
             self.name(),
             form.what()
         );
-        let help = "write `objective = causal_lm`, or name the column of the text: `text = COLUMN`";
+        let help = match form {
+            data::form::Form::Anchor => {
+                "write `objective = embed`, or name the column of the text: `text = COLUMN`"
+            }
+            _ => "write `objective = causal_lm`, or name the column of the text: `text = COLUMN`",
+        };
         Err([message, help.to_owned()])
     }
 
@@ -194,6 +206,7 @@ pub trait Task: fmt::Debug + Send + Sync {
             Head::Tokens => Some("token-classification"),
             Head::Options => Some("multiple-choice"),
             Head::Parts => Some("question-answering"),
+            Head::States => Some("sentence-similarity"),
             Head::MaskedLm if self.reads_words() => Some("text-classification"),
             Head::MaskedLm => Some("fill-mask"),
             Head::CausalLm => Some("text-generation"),
@@ -268,7 +281,35 @@ pub trait Task: fmt::Debug + Send + Sync {
         None
     }
 
-    /// The task on rows of so many options, where it depends on that.
+    /// Whether each text of a row is read by itself, as a sequence of its own.
+    fn texts_apart(&self) -> bool {
+        false
+    }
+
+    /// Whether the loss of a row depends on the others of its batch, which then is no sum over parts of the batch.
+    fn compares_rows(&self) -> bool {
+        false
+    }
+
+    /// Whether its head reads the states of all tokens of a text together.
+    fn pools(&self) -> bool {
+        false
+    }
+
+    /// The task as modules behind a model have it, where its keys do not say otherwise; `None` where it does not read them.
+    /// The inner error is what of them is not built.
+    fn of_modules(&self, modules: &Modules) -> Option<Result<Arc<dyn Task>, String>> {
+        let _ = modules;
+        None
+    }
+
+    /// Files beside an exported model that say what is made of its states, of so many numbers, for texts of so many tokens.
+    fn files(&self, width: u64, max_length: u64) -> Vec<(&'static str, Json)> {
+        let _ = (width, max_length);
+        Vec::new()
+    }
+
+    /// The task on rows of so many options, or texts, where it depends on that.
     fn of_options(&self, options: u64) -> Option<Arc<dyn Task>> {
         let _ = options;
         None
@@ -430,48 +471,6 @@ fn words(model: &dyn Model, net: &mut Net<'_>, hidden: Value, words: Option<&[u3
     model
         .masked_lm()
         .map_or(hidden, |head| head.words(net, hidden, words))
-}
-
-/// A task of a name, with default values.
-#[must_use]
-pub fn task(name: &str) -> Option<Arc<dyn Task>> {
-    with_options(name, &[])
-}
-
-/// A task as a recipe writes it.
-#[must_use]
-pub fn written(entry: &Filled) -> Option<Arc<dyn Task>> {
-    let kind = kind(&entry.name)?;
-    Some((kind.make)(&entry.values))
-}
-
-fn kind(name: &str) -> Option<&'static TaskKind> {
-    TASKS.iter().copied().find(|k| k.schema.name == name)
-}
-
-/// The task that goes on with texts, by its name.
-pub const NEXT_TOKEN: &str = causal_lm::NAME;
-
-/// The task that tells masked tokens, by its name.
-pub const MASKED: &str = masked_lm::NAME;
-
-/// The task that makes targets of sources, by its name.
-pub const TARGETS: &str = seq2seq::NAME;
-pub use seq2seq::TARGET_LENGTH;
-
-/// The task that chooses among options, by its name.
-pub const OPTIONS: &str = multiple_choice::NAME;
-
-/// What a stage learns where it says nothing.
-#[must_use]
-pub fn usual() -> Arc<dyn Task> {
-    (classify::KIND.make)(&Values::default())
-}
-
-/// The task whose classes are words at a prompt's mask.
-#[must_use]
-pub fn of_words() -> Arc<dyn Task> {
-    (label_words::KIND.make)(&Values::default())
 }
 
 /// A number with the digits that f32 has.

@@ -32,6 +32,8 @@ pub enum Answer {
     Option,
     /// A part of a text, which answers a question.
     Part,
+    /// Which of all texts are near to one.
+    Rank,
 }
 
 impl Answer {
@@ -52,7 +54,13 @@ impl Answer {
     pub const fn reads_labels(self) -> bool {
         !matches!(
             self,
-            Self::Token | Self::Text | Self::Preference | Self::Choice | Self::Option | Self::Part
+            Self::Token
+                | Self::Text
+                | Self::Preference
+                | Self::Choice
+                | Self::Option
+                | Self::Part
+                | Self::Rank
         )
     }
 
@@ -69,7 +77,8 @@ impl Answer {
             | Self::Preference
             | Self::Choice
             | Self::Option
-            | Self::Part => Labels::None,
+            | Self::Part
+            | Self::Rank => Labels::None,
         }
     }
 }
@@ -85,6 +94,8 @@ pub enum Head {
     Options,
     /// One that gives each token two scores: as the first of an answer, and as its last.
     Parts,
+    /// None: what is made of the states themselves.
+    States,
     /// The model's own for masked tokens.
     MaskedLm,
     /// The model's own for the next token.
@@ -99,7 +110,7 @@ impl Head {
     pub const fn is_lm(self) -> bool {
         !matches!(
             self,
-            Self::Sequence | Self::Tokens | Self::Options | Self::Parts
+            Self::Sequence | Self::Tokens | Self::Options | Self::Parts | Self::States
         )
     }
 
@@ -110,6 +121,7 @@ impl Head {
             Self::Sequence => Some("SEQ_CLS"),
             Self::Tokens => Some("TOKEN_CLS"),
             Self::Parts => Some("QUESTION_ANS"),
+            Self::States => Some("FEATURE_EXTRACTION"),
             Self::Options | Self::MaskedLm => None,
             Self::CausalLm => Some("CAUSAL_LM"),
             Self::Seq2Seq => Some("SEQ_2_SEQ_LM"),
@@ -124,7 +136,7 @@ impl Head {
                 "take BERT, RoBERTa, DistilBERT, ALBERT or ModernBERT, or compare options by their likelihood under a language model: \
                  `objective = multiple_choice` in an `eval` stage"
             }
-            Self::Parts => {
+            Self::Parts | Self::States => {
                 "take an encoder: BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT or ModernBERT"
             }
             Self::CausalLm => {
@@ -149,6 +161,9 @@ impl Head {
             }
             Self::Parts if model.extracts().is_none() => {
                 Err("no head for the bounds of answers (a class `…ForQuestionAnswering`) here")
+            }
+            Self::States if model.causal_lm().is_some() || model.seq2seq().is_some() => {
+                Err("no states in which each token has seen the whole text")
             }
             Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
             Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),

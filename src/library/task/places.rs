@@ -23,6 +23,11 @@ pub enum Reads {
     Parts(Arc<Vec<u32>>),
     /// The first token of each example stands for it. Examples are options, those of a row behind each other.
     Options,
+    /// The first token of each row's first text stands for the row, which is so many texts, behind each other.
+    Anchors {
+        /// Texts of a row.
+        group: u32,
+    },
     /// Tokens of a target are predicted from those before them and from its source: a text's last tokens, and one before them, are
     /// the target's.
     Targets {
@@ -57,7 +62,12 @@ pub enum ReadDraw<'a> {
     Parts,
     /// The first of each option.
     Options,
-    /// The same of targets, which stand in a stream of their own.
+    /// The first of each row, which is so many texts.
+    Anchors {
+        /// Texts of a row.
+        group: u32,
+    },
+    /// The next tokens of targets, which stand in a stream of their own.
     Targets,
 }
 
@@ -73,7 +83,7 @@ impl Reads {
                 most: learned.iter().copied().max().unwrap_or(0),
                 learned: Arc::new(learned),
             },
-            own @ (Self::Masked(_) | Self::Options) => own,
+            own @ (Self::Masked(_) | Self::Options | Self::Anchors { .. }) => own,
         }
     }
 
@@ -92,6 +102,7 @@ impl Reads {
                 own.map_or(length, |&own| length.min(own as usize))
             }
             Self::Options => length.min(1),
+            Self::Anchors { group } => length.min(usize::from(leads(index, *group))),
             Self::Targets { learned, most } => {
                 let own = learned.get(index as usize).unwrap_or(most);
                 length.saturating_sub(2).min(*own as usize)
@@ -109,7 +120,8 @@ impl Reads {
             | Self::Next(_)
             | Self::Labelled(_)
             | Self::Parts(_)
-            | Self::Options => Bindings::of_lengths(all.iter().map(|(_, n)| *n)),
+            | Self::Options
+            | Self::Anchors { .. } => Bindings::of_lengths(all.iter().map(|(_, n)| *n)),
             Self::Targets { .. } => Bindings::of_pairs(all.iter().map(|&(i, n)| self.pair(i, n))),
         };
         sizes.reading(places)
@@ -134,7 +146,8 @@ impl Reads {
             | Self::Next(_)
             | Self::Labelled(_)
             | Self::Parts(_)
-            | Self::Options => {
+            | Self::Options
+            | Self::Anchors { .. } => {
                 Bindings::of_lengths(longest(lengths.iter().map(|&n| n as usize).collect()))
             }
             Self::Targets { .. } => {
@@ -158,6 +171,11 @@ impl Reads {
     /// The most places that so many examples of a split with these lengths can have.
     #[must_use]
     pub fn most(&self, lengths: &[u32], examples: u64) -> u64 {
+        if let Self::Anchors { group } = self {
+            return examples
+                .min(lengths.len() as u64)
+                .div_ceil(u64::from(*group).max(1));
+        }
         let all = (0_u32..).zip(lengths);
         let mut all: Vec<u64> = all
             .map(|(i, &n)| self.count(i, n as usize) as u64)
@@ -175,6 +193,7 @@ impl Reads {
             Self::Labelled(_) => ReadDraw::Labelled,
             Self::Parts(_) => ReadDraw::Parts,
             Self::Options => ReadDraw::Options,
+            Self::Anchors { group } => ReadDraw::Anchors { group: *group },
             Self::Targets { .. } => ReadDraw::Targets,
         }
     }
@@ -188,9 +207,15 @@ impl Reads {
             Self::Labelled(_) => ReadDraw::Labelled,
             Self::Parts(_) => ReadDraw::Parts,
             Self::Options => ReadDraw::Options,
+            Self::Anchors { group } => ReadDraw::Anchors { group: *group },
             Self::Targets { .. } => ReadDraw::Targets,
         }
     }
+}
+
+/// Whether an example of a split is the first text of its row.
+const fn leads(index: u32, group: u32) -> bool {
+    group == 0 || index.is_multiple_of(group)
 }
 
 impl ReadDraw<'_> {
@@ -213,7 +238,8 @@ impl ReadDraw<'_> {
                 let learned = example.learned.iter().cloned().flatten();
                 learned.filter_map(place).collect()
             }
-            Self::Options => {
+            Self::Anchors { group } if !leads(index, *group) => Vec::new(),
+            Self::Options | Self::Anchors { .. } => {
                 let first = example.ids.first().map(|&shown| ReadPlace {
                     position: 0,
                     shown,

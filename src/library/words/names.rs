@@ -108,6 +108,9 @@ pub static NAMES: &[Word] = &[
     entry(&["preference", "preference_optimization", "direct_preference_optimization"], "dpo"),
     entry(&["mcq", "multiple_choices", "loglikelihood"], "multiple_choice"),
     entry(&["in_context", "in_context_learning", "icl", "few_shot", "label_loglikelihood"], "label_likelihood"),
+    entry(&["sentence_transformers", "sentence_embedding", "sentence_embeddings", "embedding", "embeddings", "contrastive", "infonce", "multiple_negatives",
+        "multiple_negatives_ranking", "mnr", "sbert"], "embed"),
+    entry(&["cosine_similarity", "cosine"], "embed { loss = cosine_similarity }"),
     entry(&["swag", "multiple_choice_head", "for_multiple_choice", "choice"], "choose"),
     // Stage kinds
     entry(&["finetune", "fine_tune", "fit", "training", "learn", "trainer", "tune"], "train"),

@@ -208,6 +208,7 @@ pub(in super::super) fn wrong(
                 Form::Choices => "choices",
                 Form::Words => "tokens",
                 Form::Question => "answers",
+                Form::Anchor => "anchor",
             },
             About::Label => "label",
             About::Labels => "labels",

@@ -31,6 +31,9 @@ impl Each<'_> {
         if self.want.rows.form == Form::Choices && self.want.task.pairs_options() {
             return self.pairs(example);
         }
+        if self.want.task.texts_apart() {
+            return self.apart(example);
+        }
         if let (Form::Words, Some(pieces)) = (self.want.rows.form, self.want.task.words()) {
             return self.words(example, pieces);
         }
@@ -85,6 +88,29 @@ impl Each<'_> {
             Ok(Read {
                 encoded: encoded.map_err(Cause::Tokens)?,
                 mask,
+                learned: Vec::new(),
+                lost: 0,
+                label: None,
+            })
+        });
+        each.collect()
+    }
+
+    /// Each text of a row by itself.
+    fn apart(&self, example: &Example) -> Result<Vec<Read>, Cause> {
+        let most = self.want.max_length as usize;
+        let each = example.texts.iter().map(|text| {
+            let encoded = self.tokenizer.encode(std::slice::from_ref(text), most);
+            let encoded = encoded.map_err(Cause::Tokens)?;
+            if encoded.ids.is_empty() {
+                let row = example.row;
+                return Err(Cause::Tokens(format!(
+                    "row {row} (counted from 0) has no token in one of its texts, so that there is nothing to make a vector of"
+                )));
+            }
+            Ok(Read {
+                encoded,
+                mask: 0,
                 learned: Vec::new(),
                 lost: 0,
                 label: None,

@@ -22,7 +22,7 @@ use crate::plan::estimate::Around;
 use crate::plan::methods::check_methods;
 use crate::plan::sweep::Here;
 use crate::plan::{
-    Handed, Open, Plan, Sets, Stage, choice, estimate, features, fingerprint, holds,
+    Handed, Open, Plan, Sets, Stage, choice, estimate, features, fingerprint, holds, modules,
 };
 use crate::program::op::Machine;
 use crate::resolve::Declared;
@@ -254,7 +254,28 @@ impl Planner<'_, '_> {
             }
             start.task = task;
         }
+        self.modules(&mut start, parent.is_some(), diags)?;
         Some((start, parent, model))
+    }
+
+    /// Tells the task what stands behind the model, or says that it is not used; `None` after an error.
+    fn modules(&mut self, start: &mut Handed, goes_on: bool, diags: &mut Diags) -> Option<()> {
+        let model = start.model.clone();
+        let Some((own, at)) = &model.modules else {
+            return Some(());
+        };
+        match start.task.of_modules(own) {
+            Some(Ok(task)) => start.task = task,
+            Some(Err(why)) => {
+                diags.push(modules::not_built(&model.name, &why, *at));
+                return None;
+            }
+            None if !goes_on && self.binder.unused.insert(model.name.clone()) => {
+                diags.push(modules::unused(&model.name, own, *at));
+            }
+            None => {}
+        }
+        Some(())
     }
 }
 

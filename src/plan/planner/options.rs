@@ -23,6 +23,47 @@ fn counts(set: &EncodedSet) -> Vec<(u32, u64)> {
     list
 }
 
+/// Tells the task how many texts a row has; complains where splits differ in that, or rows have one text.
+fn texts(
+    kind: &dyn StageKind,
+    values: &Values,
+    sets: &[Sets],
+    start: &mut Handed,
+    diags: &mut Diags,
+) -> Option<()> {
+    let mut known: Option<(usize, &str)> = None;
+    for (key, split) in kind.splits().iter().zip(sets.iter().flatten()) {
+        let Some(split) = split else { continue };
+        let own = split.text.len();
+        let refuse = |message: String, help: &str| {
+            let diag = Diag::error(&BAD_DATA, values.span(key), message);
+            diag.label("in this split").help(help)
+        };
+        if own < 2 {
+            let name = start.task.name();
+            let message = format!("`{name}` compares texts, and a row of these data has one");
+            diags.push(refuse(
+                message,
+                "name two columns: `text = [FIRST, SECOND]`, or `anchor = COLUMN, positive = COLUMN`",
+            ));
+            return None;
+        }
+        let (wanted, place) = *known.get_or_insert((own, *key));
+        if own != wanted {
+            let message =
+                format!("its rows have {own} texts, and those of `{place}` have {wanted}");
+            diags.push(refuse(message, "name as many columns in both"));
+            return None;
+        }
+    }
+    if let Some((texts, _)) = known
+        && let Some(task) = start.task.of_options(texts as u64)
+    {
+        start.task = task;
+    }
+    Some(())
+}
+
 /// As many options as columns are named for them, where the rows are not at hand.
 fn named(recipe: &Recipe, data: &str) -> Option<u64> {
     let declared = recipe.find("data", data)?;
@@ -38,6 +79,9 @@ pub(super) fn count(
     start: &mut Handed,
     diags: &mut Diags,
 ) -> Option<()> {
+    if start.task.texts_apart() {
+        return texts(kind, values, sets, start, diags);
+    }
     if !start.task.pairs_options() {
         return Some(());
     }

@@ -70,7 +70,7 @@ fn prompts(
             "name both: `data d = local \"…\" { prompt = COLUMN, completion = COLUMN }`, or `messages = COLUMN`",
         ));
     }
-    if let Form::Preference | Form::Choices = split.form {
+    if let Form::Preference | Form::Choices | Form::Anchor = split.form {
         return Err(refuse(
             format!(
                 "these data have {}, of which none is to be generated",
@@ -141,7 +141,12 @@ fn reads(
         })),
         other => other,
     };
-    let by_label = |reads: &Reads| !matches!(reads, Reads::Masked(_) | Reads::Options);
+    let by_label = |reads: &Reads| {
+        !matches!(
+            reads,
+            Reads::Masked(_) | Reads::Options | Reads::Anchors { .. }
+        )
+    };
     let (true, Some(set)) = (reads.as_ref().is_some_and(by_label), &split.encoded) else {
         return Ok(reads);
     };
@@ -204,6 +209,6 @@ fn why_nothing(start: &Handed, form: Form, length: u64) -> String {
         }
         Form::Messages => "no assistant says anything in it".to_owned(),
         Form::Words => "it has no word".to_owned(),
-        Form::Question => "it has no token".to_owned(),
+        Form::Question | Form::Anchor => "it has no token".to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::score::{Walk, metrics, stream};
+use super::super::score::{Walk, metrics, score, stream};
 use super::{Context, Training};
 use crate::exec::checkpoint;
 use crate::exec::checkpoint::resume::{self, Progress};
@@ -57,7 +57,10 @@ fn evaluate(
         reads: fit.dev_reads.as_ref(),
         batch: fit.batch,
     };
-    let all = stream(runner, program, walk, observer, &mut |_| Ok(()))?;
+    let all = match cx.task.gathers_scores() {
+        true => score(runner, program, walk, observer)?,
+        false => stream(runner, program, walk, observer, &mut |_| Ok(()))?,
+    };
     let asked = Asked {
         classes: cx.classes,
         form: None,
