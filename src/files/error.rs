@@ -47,6 +47,12 @@ pub enum RunError {
         /// Which number.
         what: String,
     },
+    /// What a training is to begin with does not come about.
+    #[error("{what}")]
+    NoStart {
+        /// Cause and remedy.
+        what: String,
+    },
     /// A signal asked for the end.
     #[error("interrupted by {}{}{left}", signal_name(*signal), if left.is_empty() { "" } else { ": " })]
     Interrupted {
@@ -125,7 +131,7 @@ impl RunError {
     #[must_use]
     pub const fn exit_code(&self) -> i32 {
         match self {
-            Self::File { .. } | Self::Op { .. } | Self::Device(_) => 1,
+            Self::File { .. } | Self::Op { .. } | Self::Device(_) | Self::NoStart { .. } => 1,
             Self::Budget { .. } | Self::Memory { .. } => 3,
             Self::Diverged { .. } | Self::NotFinite { .. } => 4,
             Self::Bug(_) => 101,

@@ -18,7 +18,9 @@ use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::op::Machine;
 use crate::program::{Bindings, Program, Resident, Verified};
 use host::{copies, deriving};
-use routines::{fisher_estimate, generation_estimate, other_estimate, reference_estimate};
+use routines::{
+    activation_estimates, fisher_estimate, generation_estimate, other_estimate, reference_estimate,
+};
 use training::fit_estimate;
 
 /// A stage's memory and work. All sizes are bytes.
@@ -205,6 +207,10 @@ fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Ar
         moments
             .programs
             .extend(fisher_estimate(job, splits, machine));
+        if let Some((run, sought)) = activation_estimates(job, splits, machine) {
+            moments.programs.push(run);
+            moments.host.push(sought);
+        }
         moments.host.push(Estimate {
             transient: prune::peak_bytes(&job.params),
             peak_op: "pruning of the backbone".to_owned(),

@@ -10,7 +10,7 @@ use super::decoders::{run, traces, write_model, write_texts};
 use super::support::{here, json as read, program, stderr_of};
 
 /// What `check` says of a recipe that it refuses.
-fn refused(dir: &Path, recipe: &str) -> String {
+pub fn refused(dir: &Path, recipe: &str) -> String {
     let path = dir.join("refused.peft");
     std::fs::write(&path, recipe).expect("written");
     let output: Output = program().arg("check").arg(&path).output().expect("starts");
@@ -27,13 +27,13 @@ fn stage<'a>(result: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no stage {name}"))
 }
 
-fn loss(result: &Value, name: &str) -> f64 {
+pub fn loss(result: &Value, name: &str) -> f64 {
     stage(result, name)["metrics"]["loss"]
         .as_f64()
         .expect("a loss")
 }
 
-fn assert_counted(result: &Value, name: &str) {
+pub fn assert_counted(result: &Value, name: &str) {
     let bytes = |key: &str| stage(result, name)[key].as_f64().expect("bytes");
     let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
     assert!(
@@ -43,7 +43,7 @@ fn assert_counted(result: &Value, name: &str) {
 }
 
 /// A folder with tiny decoders of these names and texts for them.
-fn decoders(names: &[&str]) -> tempfile::TempDir {
+pub fn decoders(names: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let traces = traces();
     write_texts(dir.path(), &traces);
@@ -56,9 +56,9 @@ fn decoders(names: &[&str]) -> tempfile::TempDir {
     dir
 }
 
-const TRAIN: &str =
+pub const TRAIN: &str =
     "data = d.train, objective = causal_lm, lr = 1e-2, steps = 4, batch = 4, optimizer = adamw";
-const EVAL: &str = "data = d.test, objective = causal_lm, metrics = [loss]";
+pub const EVAL: &str = "data = d.test, objective = causal_lm, metrics = [loss]";
 
 #[test]
 #[expect(

@@ -20,6 +20,7 @@ mod doctor;
 mod editors;
 mod embed;
 mod encoders;
+mod eva;
 mod extract;
 mod features;
 mod first_runs;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::library::method::{PeftKeys, Product, number};
+use crate::library::method::{PeftKeys, PeftTensor, Product, number};
 
 /// A key of a config with its value.
 type Key = (&'static str, Json);
@@ -38,6 +38,50 @@ pub(super) fn by_place(first: &[Key], others: &[(&str, &[Key])]) -> PeftKeys {
         (pattern, Json::Object(others.collect()))
     });
     patterns.collect()
+}
+
+/// A LoRA's pair without the rows of A that are zero together with their columns of B, which give and learn nothing, and
+/// the rank that is left: at least 1.
+pub(super) fn without_idle(made: Vec<PeftTensor>) -> (Vec<PeftTensor>, Option<u64>) {
+    let half = |name: &str| made.iter().find(|(own, ..)| own == name);
+    let pair = half("lora_A.weight").zip(half("lora_B.weight"));
+    let Some(((_, a_dims, a), (_, b_dims, b))) = pair else {
+        return (made, None);
+    };
+    let (&[rank, width], &[_, columns]) = (a_dims.as_slice(), b_dims.as_slice()) else {
+        return (made, None);
+    };
+    let gives = |row: &usize| {
+        let own = a.chunks_exact(width.max(1)).nth(*row).unwrap_or_default();
+        let column = b.iter().skip(*row).step_by(columns.max(1));
+        own.iter().chain(column).any(|x| *x != 0.0)
+    };
+    let mut kept: Vec<usize> = (0..rank).filter(gives).collect();
+    if kept.is_empty() {
+        kept.push(0);
+    }
+    if kept.len() == rank || columns != rank {
+        return (made, None);
+    }
+    let n = kept.len();
+    let shorter = |(name, dims, data): PeftTensor| -> PeftTensor {
+        match name.as_str() {
+            "lora_A.weight" => {
+                let rows = kept
+                    .iter()
+                    .filter_map(|&i| data.get(i * width..(i + 1) * width));
+                (name, vec![n, width], rows.flatten().copied().collect())
+            }
+            "lora_B.weight" => {
+                let rows = data.chunks_exact(rank);
+                let own = rows.flat_map(|row| kept.iter().filter_map(|&i| row.get(i)));
+                let output = data.len() / rank.max(1);
+                (name, vec![output, n], own.copied().collect())
+            }
+            _ => (name, dims, data),
+        }
+    };
+    (made.into_iter().map(shorter).collect(), Some(n as u64))
 }
 
 /// The keys of rank and scale: those of the first site, and patterns for the sites that differ.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::bare;
 use super::base::Base;
-use super::patterns::{by_place, shared, sizes};
+use super::patterns::{by_place, shared, sizes, without_idle};
 use super::prompt;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
@@ -73,7 +73,7 @@ pub(in crate::exec) fn write_peft(
     let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
     };
-    let (rows, adapted) = rows_beside(stage, adapted);
+    let (rows, mut adapted) = rows_beside(stage, adapted);
     let Some((form, whole)) = form_of(stage, &adapted).zip(whole_modules(stage, &adapted)) else {
         return Ok(());
     };
@@ -103,9 +103,10 @@ pub(in crate::exec) fn write_peft(
             tensors.push((peft::PROMPT.to_owned(), dims, data));
         }
     }
-    for at in adapted.iter().filter(|_| !is_prompt) {
-        tensors.extend(own_tensors(at, runner, initial)?);
+    for at in adapted.iter_mut().filter(|_| !is_prompt) {
+        tensors.extend(of_site(at, runner, initial)?);
     }
+    let form = adapted.first().map_or(form, |a| a.form.clone());
     let mut keys = form.keys;
     keys.extend(keys_by_place(&keys, &adapted));
     for at in &rows {
@@ -394,6 +395,31 @@ fn idle() -> PeftForm {
         rs_lora: false,
     };
     PeftForm::lora(product, false)
+}
+
+/// A site's tensors; a pair's rank becomes that of the rows that it needs.
+fn of_site(
+    at: &mut Adapted<'_>,
+    runner: &Runner,
+    initial: &Initial,
+) -> Result<Vec<PeftTensor>, RunError> {
+    let made = own_tensors(at, runner, initial)?;
+    let Some(product) = &mut at.form.product else {
+        return Ok(made);
+    };
+    let prefix = format!("{MODEL}.{}.", at.site.path);
+    let own = |name: String| {
+        name.strip_prefix(&prefix)
+            .map(str::to_owned)
+            .unwrap_or(name)
+    };
+    let made = made
+        .into_iter()
+        .map(|(name, dims, data)| (own(name), dims, data));
+    let (made, rank) = without_idle(made.collect());
+    product.rank = rank.unwrap_or(product.rank);
+    let named = |(name, dims, data)| (format!("{prefix}{name}"), dims, data);
+    Ok(made.into_iter().map(named).collect())
 }
 
 /// A site's tensors under peft's names.

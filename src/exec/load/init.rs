@@ -38,7 +38,11 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
                 *x = ((2.0 * stream.uniform(of) - 1.0) * bound) as f32;
             });
         }
-        Init::Derived { .. } | Init::Pruned(_) | Init::Chosen { .. } | Init::Spread { .. } => {}
+        Init::Derived { .. }
+        | Init::Pruned(_)
+        | Init::Component { .. }
+        | Init::Chosen { .. }
+        | Init::Spread { .. } => {}
     }
     Tensor::new(data, &dims)
 }

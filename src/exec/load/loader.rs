@@ -103,6 +103,21 @@ impl<'a> Loader<'a> {
                     .insert(&param.name, resident.class, tensor, &mut runner.meter);
             }
         }
+        for param in self.params {
+            if let (Init::Component { .. }, Some(resident)) =
+                (&param.init, wanted.get(param.name.as_str()))
+                && !self.given(&param.name)
+                && seen.insert(param.name.as_str())
+            {
+                if let Some(file) = &self.sources.adapter {
+                    return Err(missing(file.path(), &param.name));
+                }
+                let tensor = pruning.component(param)?;
+                runner
+                    .residents
+                    .insert(&param.name, resident.class, tensor, &mut runner.meter);
+            }
+        }
         pruning.done(&mut runner.meter);
         Ok(())
     }

@@ -146,6 +146,18 @@ impl Pruning {
         Ok(Tensor::new(list, &dims))
     }
 
+    /// What a parameter begins with of what was measured of the backbone.
+    pub(in crate::exec) fn component(&mut self, param: &Param) -> Result<Tensor, RunError> {
+        let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+        match &self.guide {
+            Guide::Later => Ok(Tensor::zeros(DType::F32, &dims)),
+            Guide::Importances(measured) => measured
+                .get(&param.name)
+                .cloned()
+                .ok_or_else(|| RunError::bug(format!("`{}` was never measured", param.name))),
+        }
+    }
+
     fn choose_places(
         &self,
         by: &places::Choice,

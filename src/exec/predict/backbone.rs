@@ -178,7 +178,10 @@ pub(super) fn own(
                 && p.derivation().is_none()
                 && !matches!(
                     p.init,
-                    Init::Pruned(_) | Init::Chosen { .. } | Init::Spread { .. }
+                    Init::Pruned(_)
+                        | Init::Component { .. }
+                        | Init::Chosen { .. }
+                        | Init::Spread { .. }
                 )
                 && p.replaces.is_none()
         };

@@ -14,6 +14,7 @@ use crate::library::data::tokens::EncodedSet;
 use crate::plan::{Plan, Stage};
 use crate::program::op::Machine;
 
+mod activations;
 pub mod choose;
 mod convert;
 mod evaluate;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::{Value as Json, json};
 
 use super::Work;
+use super::activations;
 use super::fisher;
 use super::steps::{Context, Fitted, fit};
 use crate::exec::backend::alloc;
@@ -65,7 +66,7 @@ impl Work<'_> {
         runner: &mut Runner,
         observer: &mut dyn Observer,
     ) -> Result<Guide, RunError> {
-        let measured = match &fit.fisher {
+        let mut measured = match &fit.fisher {
             Some(fisher) if self.stage.start.adapter.is_none() => {
                 let (set, sources) = (self.required(0)?, self.sources()?);
                 let model = self.stage.model.as_ref();
@@ -73,6 +74,12 @@ impl Work<'_> {
             }
             _ => Importances::new(),
         };
+        if let (Some(of), None) = (&fit.activations, &self.stage.start.adapter) {
+            let (set, sources) = (self.required(0)?, self.sources()?);
+            let model = self.stage.model.as_ref();
+            let made = activations::measure((of, fit), set, model, &sources, runner, observer)?;
+            measured.extend(made);
+        }
         Ok(Guide::Importances(measured))
     }
 

@@ -9,6 +9,7 @@ use super::net::{Param, ParamKind, Role};
 
 mod aligned;
 mod column_norm;
+pub mod components;
 mod halves;
 mod joint;
 mod minor_vectors;

@@ -7,7 +7,7 @@ use super::super::peft::{Keys, Misfit, Reading};
 use super::super::schema::{Bound, ByPlace, Given, Kind, Maybe, kind};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
-    Values, lora_import, pair, table,
+    Values, eva, lora_import, pair, table,
 };
 use crate::library::error::RANK_TOO_LARGE;
 use crate::library::placement::Placement;
@@ -85,7 +85,10 @@ static SCHEMA: Schema = Schema {
     doc: "y = x W0ᵀ + b + s · (dropout(x) Aᵀ) Bᵀ with A [rank, in] and B [out, rank], which start as `init` says, so that the \
           model starts unchanged. s = alpha / rank, or alpha / √rank with `rs_lora`. With `init = pissa` or `olora` what is left \
           of W0 takes its place in memory, and peft's format gets the change as a LoRA of rank 2·rank on W0. With `init = loftq` the frozen \
-          weights are stored in blocks and the pair begins as what that loses: nothing but a merged model holds both. Merges exactly \
+          weights are stored in blocks and the pair begins as what that loses: nothing but a merged model holds both. With `init = eva` A \
+          begins with the principal components of what enters the map in the first epoch's micro-batches, the largest first, until all that \
+          count are known, and ranks are shared out among the maps by the variance that components explain: a pair has room for \
+          `eva_rho` times its rank, and what it does not get stays zero. Merges exactly \
           into plain weights and is written in peft's format. On a table of embeddings (`embeddings.word`), A has a column for \
           each row of the table and starts at zero, B is normal, and there is no dropout. On the head of a language model \
           (`lm_head.decoder`) the product is added to its matrix. Where head and embeddings are one matrix, each of them is changed \
@@ -102,6 +105,11 @@ static SCHEMA: Schema = Schema {
         pair::INIT.key(),
         pair::LOFTQ_FORMAT.key(),
         pair::LOFTQ_ITERATIONS.key(),
+        eva::RHO.key(),
+        eva::TAU.key(),
+        eva::WHITEN.key(),
+        eva::SCALES.key(),
+        eva::LEARNED.key(),
         pair::FROZEN_A.key(),
         pair::RATE_B.key(),
         pair::RATE_VECTORS.key(),
@@ -172,6 +180,7 @@ impl Method for Lora {
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
         check_rank(values, &RANK, site)
             .or_else(|| pair::check(values, site))
+            .or_else(|| eva::check(values, site))
             .or_else(|| table::check(values, site))
     }
 

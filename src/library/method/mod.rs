@@ -100,6 +100,7 @@ mod bottleneck;
 mod cartridge;
 mod cpt;
 mod encoder;
+mod eva;
 mod experts;
 mod houlsby;
 mod k_lst;

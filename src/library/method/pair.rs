@@ -5,7 +5,8 @@ use super::super::net::{Init, Param};
 use super::super::schema::{Bound, Given, kind};
 use super::lora::{self, RANK};
 use super::{
-    At, Complaint, Lookup, Net, PeftForm, PeftTensor, Product, Site, Value, Values, lora_import,
+    At, Complaint, Lookup, Net, PeftForm, PeftTensor, Product, Site, Value, Values, eva,
+    lora_import,
 };
 use crate::library::counts::to_u32;
 use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS};
@@ -14,9 +15,17 @@ use crate::program::{DType, Format, Real};
 
 pub(crate) const INIT: Given<str> = Given::<str>::tacit(
     "init",
-    kind::choice(&["kaiming", "gaussian", "pissa", "olora", "mica", LOFTQ]),
+    kind::choice(&[
+        "kaiming",
+        "gaussian",
+        "pissa",
+        "olora",
+        "mica",
+        LOFTQ,
+        eva::EVA,
+    ]),
     ("kaiming", "kaiming"),
-    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775), both of which take the product out of the frozen weight, so that the model starts unchanged; `mica`, B from the weight's last left singular vectors, frozen, and A zero (arXiv 2604.01694); `loftq`, both from the first singular triplets of what rounding the frozen weight to `loftq_format` loses (arXiv 2310.08659)",
+    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775), both of which take the product out of the frozen weight, so that the model starts unchanged; `mica`, B from the weight's last left singular vectors, frozen, and A zero (arXiv 2604.01694); `loftq`, both from the first singular triplets of what rounding the frozen weight to `loftq_format` loses (arXiv 2310.08659); `eva`, A from the principal components of what enters the map, and B zero (arXiv 2410.07170)",
 );
 /// The start that makes good for what rounding loses.
 pub(super) const LOFTQ: &str = "loftq";
@@ -112,6 +121,9 @@ pub(super) fn rest(at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
 
 /// `A [r, in]` and `B [out, r]` under peft's names.
 pub(super) fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
+    if eva::begins(at.values) {
+        return eva::factors(at, net);
+    }
     let (site, rank) = (at.site, RANK.get(at.values));
     let a = Param::at(site, "lora_A.weight").shape(&[rank, site.input()]);
     let b = Param::at(site, "lora_B.weight").shape(&[site.output(), rank]);
@@ -239,6 +251,8 @@ pub(super) fn product(values: &Values) -> Product {
     Product {
         rank: if basis(values).is_some() {
             2 * rank
+        } else if eva::begins(values) {
+            eva::room(values)
         } else {
             rank
         },
@@ -259,6 +273,9 @@ pub(super) fn peft_tensors(
         site.input() as usize,
         site.output() as usize,
     );
+    if eva::begins(values) {
+        return eva::peft_tensors(values, site, get);
+    }
     let (mut a, mut b) = (get("lora_A.weight")?, get("lora_B.weight")?);
     if basis(values).is_some() {
         a.extend(get("initial:lora_A.weight")?);

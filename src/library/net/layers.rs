@@ -40,6 +40,9 @@ impl Net<'_> {
             return self.plain_linear(&site, x);
         }
         self.meet(&site);
+        if self.noted.contains(&site.path) {
+            self.inputs.push((site.path.clone(), x));
+        }
         let stack = self.tuning.stack(&site);
         method::linear(self, &site, &stack, x)
     }

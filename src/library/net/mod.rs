@@ -122,6 +122,10 @@ pub struct Net<'a> {
     table_ids: Option<Value>,
     /// The table of embeddings that the head is, if it has none of its own.
     tied: Option<Site>,
+    /// Paths of the linear maps whose inputs are noted.
+    noted: BTreeSet<String>,
+    /// What enters them: the path and the rows, once each time that the map is used.
+    inputs: Vec<(String, Value)>,
 }
 
 impl<'a> Net<'a> {
@@ -144,6 +148,8 @@ impl<'a> Net<'a> {
             table_scale: 1.0,
             table_ids: None,
             tied: None,
+            noted: BTreeSet::new(),
+            inputs: Vec::new(),
         }
     }
 
@@ -151,6 +157,17 @@ impl<'a> Net<'a> {
     #[must_use]
     pub fn finish(self) -> (Vec<Param>, Vec<Site>) {
         (self.params.into_values().collect(), self.sites)
+    }
+
+    /// Notes what enters the linear maps of these paths.
+    pub fn note_inputs(&mut self, paths: BTreeSet<String>) {
+        self.noted = paths;
+    }
+
+    /// What entered them so far, in the order of the network.
+    #[must_use]
+    pub fn inputs(&self) -> &[(String, Value)] {
+        &self.inputs
     }
 
     /// Whether a training's own program is built: what changes from step to step acts only there.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::derive::Derivation;
+use super::super::derive::components::{Components, Half};
 use super::super::derive::places::{Choice, Part};
 use super::super::derive::prune::Cut;
 use super::super::derive::spread::{Dealt, Spread};
@@ -93,6 +94,13 @@ pub enum Init {
         by: Spread,
         /// What of it is held.
         part: Dealt,
+    },
+    /// Components of what enters the linear map, of the first batches of a training.
+    Component {
+        /// How they are found.
+        by: Arc<Components>,
+        /// What is held of them.
+        half: Half,
     },
     /// Places in the model's matrices.
     Chosen {

@@ -12,6 +12,7 @@ use super::super::metric::Metric;
 use super::super::net::{Owner, Param, Site};
 use super::super::schedule::Rates;
 use super::super::task::Reads;
+use super::activations::Activations;
 use super::fisher::Fisher;
 pub use super::kept::{Features, kept_as};
 use super::network::Generators;
@@ -93,6 +94,8 @@ pub struct Fit {
     pub evaluate: Option<Verified>,
     /// What is measured before the first step.
     pub fisher: Option<Fisher>,
+    /// What is read of the backbone before the first step.
+    pub activations: Option<Activations>,
     /// The updates of phases in which less is trained, each with the step that it begins at; then comes `update`.
     pub phases: Vec<(u64, Update)>,
     /// The step at which the last phase begins.
@@ -393,12 +396,14 @@ impl Job {
 
     /// The programs that run before all others, each with residents of its own.
     pub fn first(&self) -> impl Iterator<Item = &Verified> {
-        let fisher = match &self.routine {
-            Routine::Fit(fit) => fit.fisher.as_ref().map(|f| &f.program),
+        let fit = match &self.routine {
+            Routine::Fit(fit) => Some(fit),
             Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => None,
         };
+        let fisher = fit.and_then(|fit| Some(&fit.fisher.as_ref()?.program));
+        let inputs = fit.and_then(|fit| Some(&fit.activations.as_ref()?.program));
         let reference = self.reference().map(|r| &r.features.prefix);
-        fisher.into_iter().chain(reference)
+        fisher.into_iter().chain(inputs).chain(reference)
     }
 
     /// What is computed of every text beforehand, if something is.

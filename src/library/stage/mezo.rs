@@ -1,7 +1,6 @@
 //! `mezo`: training with two forward passes a step and no gradient (methods Z1).
 
-use super::super::net::Mode;
-use super::super::net::Param;
+use super::super::net::{Init, Mode, Param};
 use super::super::schema::{Bound, Filled, Given, Maybe, Registry, Schema, Values, kind};
 use super::descent::trainable;
 use super::job::{Fit, Job, Routine, Update};
@@ -112,6 +111,15 @@ impl StageKind for Mezo {
         if super::masks::masking(cx).is_some() || super::select::selecting(cx).is_some() {
             let message = "`mezo` moves all trained numbers along one direction, and this method has updates of its own";
             let help = "write `adapter = full`, or a `train` stage";
+            return Err(vec![Diag::error(&NO_GRADIENT, cx.span, message).help(help)]);
+        }
+        let component = |p: &&&Param| matches!(p.init, Init::Component { .. });
+        if let Some(param) = trained.iter().find(component) {
+            let message = format!(
+                "`{}` has rows of zeros where `init = eva` gives its map a smaller rank, and `mezo` moves all that it trains",
+                param.name
+            );
+            let help = "write another `init`, or a `train` stage";
             return Err(vec![Diag::error(&NO_GRADIENT, cx.span, message).help(help)]);
         }
         if trained.is_empty() {

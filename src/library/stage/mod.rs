@@ -1,6 +1,7 @@
 //! The stage registry: the steps a pipeline is made of. A stage kind is one file and one row here:
 //! its schema, the checks between its keys, and its lowering to a [`Job`].
 
+pub mod activations;
 mod choose_prompt;
 mod consistency;
 pub(crate) mod convert;

@@ -72,7 +72,7 @@ fn scheduled_steps(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Option<u64>
 }
 
 /// What a stage's network is built with.
-fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<String>) -> NetOptions {
+pub(super) fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> NetOptions {
     NetOptions {
         mode,
         storage: cx.storage.clone(),
@@ -82,7 +82,7 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
         steps: scheduled_steps(cx, tuning, mode),
         until: None,
         dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
-        probed,
+        probed: BTreeSet::new(),
         sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
             sites(cx.model.clone(), cx.task.clone())
         } else {
@@ -163,7 +163,9 @@ pub(super) fn probed(
     mode: Mode,
     probed: BTreeSet<String>,
 ) -> Built {
-    built(b, cx, tuning, options(cx, tuning, mode, probed))
+    let mut own = options(cx, tuning, mode);
+    own.probed = probed;
+    built(b, cx, tuning, own)
 }
 
 /// A step's network once more, as another route through what is drawn.
@@ -175,7 +177,7 @@ pub(super) fn route(
     let own = NetOptions {
         route: 1,
         until,
-        ..options(cx, &cx.tuning, mode, BTreeSet::new())
+        ..options(cx, &cx.tuning, mode)
     };
     built(b, cx, &cx.tuning, own)
 }
@@ -188,7 +190,7 @@ pub(super) fn phase(
 ) -> Built {
     let own = NetOptions {
         until,
-        ..options(cx, &cx.tuning, mode, BTreeSet::new())
+        ..options(cx, &cx.tuning, mode)
     };
     built(b, cx, &cx.tuning, own)
 }
@@ -222,8 +224,7 @@ pub(super) fn reference_losses(
     cx: &StageCx<'_>,
     tuning: &Tuning,
 ) -> Option<(Value, Vec<Param>)> {
-    let options = options(cx, tuning, Mode::Evaluate, BTreeSet::new());
-    let mut net = Net::new(b, tuning, options);
+    let mut net = Net::new(b, tuning, options(cx, tuning, Mode::Evaluate));
     let pick = cx.task.pick(cx.model.as_ref());
     let hidden = states(&mut net, cx, tuning, pick);
     let losses = cx.task.losses(cx.model.as_ref(), &mut net, hidden)?;
@@ -236,8 +237,8 @@ pub(super) fn again<R>(
     cx: &StageCx<'_>,
     build: impl FnOnce(&mut Net<'_>) -> R,
 ) -> R {
-    let options = options(cx, &cx.tuning, Mode::Train, BTreeSet::new());
-    build(&mut Net::new(b, &cx.tuning, options))
+    let own = options(cx, &cx.tuning, Mode::Train);
+    build(&mut Net::new(b, &cx.tuning, own))
 }
 
 /// A model without any method: the parts that files of weights and adapters name.
@@ -378,7 +379,7 @@ pub fn generation(
 ) -> Result<(Generators, Built), String> {
     let (model, pair) = (cx.model.as_ref(), cx.model.seq2seq());
     let mut b = Builder::with_numbers("generate", cx.numbers);
-    let own = options(cx, tuning, Mode::Generate(capacity), BTreeSet::new());
+    let own = options(cx, tuning, Mode::Generate(capacity));
     let mut net = Net::new(&mut b, tuning, own);
     let hidden = states(&mut net, cx, tuning, Pick::Last);
     let head = match (model.causal_lm(), pair) {
@@ -399,8 +400,7 @@ pub fn generation(
     let copies = copies(&program, capacity);
     let sources = pair.map(|pair| {
         let mut b = Builder::with_numbers("sources", cx.numbers);
-        let own = options(cx, tuning, Mode::Sources(capacity), BTreeSet::new());
-        let mut net = Net::new(&mut b, tuning, own);
+        let mut net = Net::new(&mut b, tuning, options(cx, tuning, Mode::Sources(capacity)));
         pair.keep_sources(&mut net);
         let (more, places) = net.finish();
         params.extend(more);

@@ -8,6 +8,7 @@ use super::super::net::{Init, Param};
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Filled, Length, Maybe, Schema, Values};
+use super::activations::activations;
 use super::descent::build;
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
@@ -303,13 +304,15 @@ pub(super) fn fit(
     };
     let schedule = entry(v, &keys::SCHEDULE, "constant");
     let kind = schedule::schedule(&schedule.name).unwrap_or(schedule::SCHEDULES[0]);
+    let fisher = fisher(cx, params)?;
     Ok(Fit {
         update,
         features: None,
         evaluate,
         phases: Vec::new(),
         last_phase: 0,
-        fisher: fisher(cx, params)?,
+        activations: activations(cx, params, fisher.is_some())?,
+        fisher,
         selection: None,
         select: None,
         reference: reference(cx, micro_batch),

@@ -8,10 +8,12 @@ use super::sizes::{evaluation_sizes, every_size, fisher_sizes};
 use crate::library::combine;
 use crate::library::export::Target;
 use crate::library::net::{Owner, Param, Site};
+use crate::library::stage::activations::pass;
 use crate::library::stage::job::{Fold, Job, Routine};
 use crate::plan::features::reference_sizes;
 use crate::plan::split::Lengths;
 use crate::program::Bindings;
+use crate::program::device::Device;
 use crate::program::op::Machine;
 
 /// What is measured of a backbone before a training.
@@ -33,6 +35,51 @@ pub(super) fn fisher_estimate(
         trainable_weights: 0,
         ..first
     })
+}
+
+/// What is read of the backbone before a training: a batch's run, and the components that are sought of what it gave.
+pub(super) fn activation_estimates(
+    job: &Job,
+    splits: &[Option<&Lengths>],
+    machine: &Machine,
+) -> Option<(Estimate, Estimate)> {
+    let Routine::Fit(fit) = &job.routine else {
+        return None;
+    };
+    let of = fit.activations.as_ref()?;
+    let sizes = splits.first().copied().flatten();
+    let sizes = sizes.map_or_else(Vec::new, |l| pass(fit, &l.list(fit.batch)).0);
+    let sizes: Vec<Bindings> = sizes.iter().map(|part| part.sizes).collect();
+    let run = over(&[(&of.program, &sizes)], machine);
+    let held = of.held_bytes();
+    let bytes = |sizes: &Bindings| {
+        let rows = of.rows(sizes, fit.reads.as_ref());
+        (of.output_bytes(sizes), of.scratch_bytes(rows))
+    };
+    let most = sizes
+        .iter()
+        .map(bytes)
+        .max_by_key(|(made, beside)| made + beside);
+    let (activations, workspace) = most.unwrap_or_default();
+    let sought = Estimate {
+        frozen_weights: match machine.device {
+            Device::Cpu => run.frozen_weights,
+            Device::Cuda(_) => 0,
+        },
+        activations,
+        transient: held,
+        workspace,
+        peak_op: "components of what enters linear maps".to_owned(),
+        ..Estimate::default()
+    };
+    let run = match machine.device {
+        Device::Cpu => Estimate {
+            transient: run.transient + held,
+            ..run
+        },
+        Device::Cuda(_) => run,
+    };
+    Some((run, sought))
 }
 
 /// What is computed of every text beforehand.
