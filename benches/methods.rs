@@ -5,6 +5,8 @@
 //! | column | what it says |
 //! | --- | --- |
 //! | trained | parameters that are trained, the head's among them |
+//! | counted | how many of the counts that papers give of it (`tests/suite/counted.rs`) are those of `check` |
+//! | gradient | the largest relative difference of a step's gradient from central differences, in f64; – where the method takes another by intention, or chooses by a measurement what it trains |
 //! | PyTorch | the largest difference of the loss over 20 steps from `tests/reference/methods` |
 //! | merged | the largest difference of a score of the merged model from the adapted one |
 //! | peft | the largest difference of a score when peft's form of the adapter is read again |
@@ -13,6 +15,10 @@
 //!
 //! The exit code tells whether all of them hold.
 
+#[path = "../tests/suite/counted.rs"]
+mod counted;
+#[path = "methods/gradients.rs"]
+mod gradients;
 #[allow(dead_code, reason = "a row has one point")]
 mod points;
 
@@ -29,6 +35,8 @@ use serde_json::Value;
 const NEAR: f64 = 1e-4;
 /// How far scores may be that have to be the same.
 const CLOSE: f64 = 1e-5;
+/// How far gradients may be from central differences.
+const STEEP: f64 = 1e-5;
 /// Where measured/estimated has to lie.
 const ALLOWED: std::ops::RangeInclusive<f64> = 0.98..=1.0;
 /// Values that a small model needs, where a method's defaults do not fit it.
@@ -191,8 +199,55 @@ fn cell(value: Option<f64>, bound: f64) -> (String, bool) {
     (format!("{value:.1e}"), value <= bound)
 }
 
+/// What is counted of all methods: each as it is written, and whether `check` says the same.
+fn counts(root: &Path) -> Result<Vec<(String, bool)>, String> {
+    let dir = tempfile::tempdir().map_err(io)?;
+    let text = std::fs::read(root.join("recipes/report/roberta-large.json")).map_err(io)?;
+    let config: Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let mut all = Vec::new();
+    for model in counted::models(config) {
+        std::fs::write(dir.path().join("config.json"), model.config.to_string()).map_err(io)?;
+        let path = dir.path().join("r.peft");
+        let checked = peftc(&["check", "--offline"], &path, &model.recipe())?;
+        let own = model.trained(&checked).into_iter();
+        let pairs = model
+            .counts
+            .iter()
+            .zip(own.map(Some).chain(std::iter::repeat(None)));
+        all.extend(pairs.map(|((method, want), own)| ((*method).to_owned(), own == Some(*want))));
+    }
+    Ok(all)
+}
+
+/// How many of a method's counts are met, as a cell and as whether all are.
+fn met(all: &[(String, bool)], name: &str) -> (String, bool) {
+    let own = all
+        .iter()
+        .filter(|(written, _)| written.split(' ').next() == Some(name));
+    let own: Vec<bool> = own.map(|(_, met)| *met).collect();
+    let holding = own.iter().filter(|met| **met).count();
+    match own.len() {
+        0 => ("–".to_owned(), true),
+        n => (format!("{holding} of {n}"), holding == n),
+    }
+}
+
+/// The gradient's cell: of a method whose step has no gradient, or needs another stage's weights, there is none.
+fn gradient(case: &Case, root: &Path, dir: &Path) -> Result<(String, bool), String> {
+    let text = recipe(case, root, "");
+    if text.contains(" tuned = ") {
+        return Ok(cell(None, STEEP));
+    }
+    let split = text.replace(
+        " batch = 16\n",
+        " batch = 16\n micro_batch = 4\n features = 0B\n",
+    );
+    let model = root.join("tests/reference/bert-tiny");
+    Ok(cell(gradients::apart(dir, &model, &split)?, STEEP))
+}
+
 /// Prints a method's row; whether all of it holds.
-fn row(case: &Case, root: &Path) -> Result<bool, String> {
+fn row(case: &Case, root: &Path, all: &[(String, bool)]) -> Result<bool, String> {
     let dir = tempfile::tempdir().map_err(io)?;
     let dir = dir.path();
     let path = dir.join("r.peft");
@@ -229,12 +284,20 @@ fn row(case: &Case, root: &Path) -> Result<bool, String> {
     let bytes = |key: &str| stage[key].as_f64().unwrap_or(f64::NAN);
     let ratio = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
     let same = goes_on(case, root, dir)?;
-    let cells = [cell(torch, NEAR), cell(merged, CLOSE), cell(read, CLOSE)];
-    let [torch, merged, read] = cells.each_ref().map(|(text, _)| text);
+    let counted = met(all, case.method.schema().name);
+    let steep = gradient(case, root, dir)?;
+    let cells = [
+        counted,
+        steep,
+        cell(torch, NEAR),
+        cell(merged, CLOSE),
+        cell(read, CLOSE),
+    ];
+    let [counted, steep, torch, merged, read] = cells.each_ref().map(|(text, _)| text);
     let trained = &stage["trainable_parameters"];
     let killed = if same { "same" } else { "DIFFERS" };
     println!(
-        "| `{}` | {trained} | {torch} | {merged} | {read} | {ratio:.4} | {killed} |",
+        "| `{}` | {trained} | {counted} | {steep} | {torch} | {merged} | {read} | {ratio:.4} | {killed} |",
         case.written
     );
     Ok(same && ALLOWED.contains(&ratio) && cells.iter().all(|(_, holds)| *holds))
@@ -251,13 +314,16 @@ fn table() -> Result<bool, String> {
         false => some_of(&args.join(","), &names)?,
     };
     let root = std::env::current_dir().map_err(io)?;
-    println!("| method | trained | PyTorch | merged | peft | measured | killed |");
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | --- |");
+    let counts = counts(&root)?;
+    println!(
+        "| method | trained | counted | gradient | PyTorch | merged | peft | measured | killed |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
     let mut all = true;
     for method in METHODS {
         let name = method.schema().name.to_owned();
         if wanted.is_empty() || wanted.contains(&name) {
-            let holds = case(*method, &root).and_then(|case| row(&case, &root));
+            let holds = case(*method, &root).and_then(|case| row(&case, &root, &counts));
             all &= holds.unwrap_or_else(|why| {
                 println!("| `{name}` | {} |", why.trim().replace('\n', " "));
                 false

@@ -10,6 +10,7 @@ mod classes;
 mod cli;
 mod company;
 mod context;
+mod counted;
 mod counts;
 mod data;
 mod data_report;
