@@ -12,7 +12,7 @@ use super::super::sources;
 use super::{Case, bytes, same_bits};
 
 /// The request the emulator reads, and the sizes of the buffers it answers with.
-fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
+fn request<'a>(cases: impl ExactSizeIterator<Item = &'a Case>) -> (Vec<u8>, Vec<Vec<usize>>) {
     let (mut out, mut sizes) = (Vec::new(), Vec::new());
     word(&mut out, cases.len() as u32);
     for case in cases {
@@ -223,6 +223,10 @@ fn program(parts: usize) -> Vec<String> {
     texts
 }
 
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 const FLAGS: [&str; 5] = [
     "-std=c++17",
     "-O1",
@@ -262,7 +266,7 @@ fn ends(compiler: Child) {
 /// same texts is taken as it is.
 fn build() -> Option<PathBuf> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    let texts = program(std::thread::available_parallelism().map_or(1, usize::from));
+    let texts = program(processors());
     let mut hash = blake3::Hasher::new();
     let all = texts.iter().map(String::as_str);
     for text in all.chain(FLAGS).chain([compiler.as_str()]) {
@@ -351,30 +355,41 @@ pub(super) fn emulate(name: &str, cases: &[Case]) -> Option<Vec<Vec<Vec<u8>>>> {
         std::fs::create_dir_all(folder).expect("a folder");
         explain(folder, cases);
     }
-    let at = |name: &str| kept.as_deref().unwrap_or(dir.path()).join(name);
-    let (request, sizes) = request(cases);
-    std::fs::write(at("in"), request).expect("written");
-    let ran = Command::new(emulator()?)
-        .args([at("in"), at("out")])
-        .output()
-        .expect("the emulator runs");
-    let log = String::from_utf8_lossy(&ran.stderr);
-    assert!(
-        ran.status.success(),
-        "the emulator ended with {:?}: {log}",
-        ran.status
-    );
-    let answer = std::fs::read(at("out")).expect("an answer");
-    let mut rest = answer.as_slice();
-    let mut take = |n: usize| {
-        let (head, tail) = rest.split_at(n);
-        rest = tail;
-        head.to_vec()
+    let emulator = emulator()?;
+    // What is kept is one list of all cases.
+    let parts = if kept.is_some() { 1 } else { processors() };
+    let start = |part: usize| {
+        let (request, sizes) = request(cases.iter().skip(part).step_by(parts));
+        let at = |name: &str| match &kept {
+            Some(folder) => folder.join(name),
+            None => dir.path().join(format!("{name}.{part}")),
+        };
+        std::fs::write(at("in"), request).expect("written");
+        let mut command = Command::new(emulator);
+        let command = command.args([at("in"), at("out")]).stderr(Stdio::piped());
+        (command.spawn().expect("it starts"), at("out"), sizes)
     };
-    Some(
-        sizes
-            .iter()
-            .map(|list| list.iter().map(|&n| take(n)).collect())
-            .collect(),
-    )
+    let running: Vec<_> = (0..parts).map(start).collect();
+    let mut answers = vec![Vec::new(); cases.len()];
+    for (part, (child, out, sizes)) in running.into_iter().enumerate() {
+        let ran = child.wait_with_output().expect("the emulator ends");
+        let log = String::from_utf8_lossy(&ran.stderr);
+        assert!(
+            ran.status.success(),
+            "the emulator of every {parts}th case from {part} on ended with {:?}: {log}",
+            ran.status
+        );
+        let answer = std::fs::read(out).expect("an answer");
+        let mut rest = answer.as_slice();
+        let mut take = |n: usize| {
+            let (head, tail) = rest.split_at(n);
+            rest = tail;
+            head.to_vec()
+        };
+        let own = answers.iter_mut().skip(part).step_by(parts);
+        for (buffers, sizes) in own.zip(&sizes) {
+            *buffers = sizes.iter().map(|&n| take(n)).collect();
+        }
+    }
+    Some(answers)
 }
