@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors, serialize_to_file};
 use serde_json::{Value, json};
 
 use super::decoders::{losses, run, write_tokenizer, write_weights};
-use super::support::{json, program, stderr_of, stdout_of};
+use super::support::{assert_exact, json, program, stage, stderr_of, stdout_of};
 
 const TRACES: &str = "tests/reference/extract.json";
 
@@ -100,21 +100,6 @@ fn close(is: &Value, want: &Value, within: f64, what: &str) {
         want.as_f64().expect("a number"),
     );
     assert!((a - b).abs() < within, "{what}: {a} for {b}");
-}
-
-/// What a stage of a run came to.
-fn stage<'a>(result: &'a Value, name: &str) -> &'a Value {
-    let mut all = result["stages"].as_array().expect("stages").iter();
-    all.find(|s| s["name"] == name).expect("a stage")
-}
-
-fn assert_exact(result: &Value) {
-    for stage in result["stages"].as_array().expect("stages") {
-        let bytes = |key: &str| stage[key].as_f64();
-        if let Some((is, said)) = bytes("measured_peak_bytes").zip(bytes("estimated_peak_bytes")) {
-            assert!((0.98..=1.0).contains(&(is / said)), "{stage}");
-        }
-    }
 }
 
 /// The cells of an evaluation's table.

@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors, serialize_to_file};
 use serde_json::{Value, json};
 
 use super::decoders::{losses, run, write_tokenizer, write_weights};
-use super::support::{json, program, stderr_of, stdout_of};
+use super::support::{assert_exact, farthest, json, numbers, program, stage, stderr_of, stdout_of};
 
 const TRACES: &str = "tests/reference/choose.json";
 
@@ -81,32 +81,6 @@ fn write_model(name: &str, dir: &Path) {
         tensors.insert((*name).to_owned(), view);
     }
     serialize_to_file(tensors, None, &dir.join("model.safetensors")).expect("written");
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    let list = value.as_array().expect("a list").iter();
-    list.map(|x| x.as_f64().expect("a number")).collect()
-}
-
-fn farthest(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len(), "{a:?} {b:?}");
-    let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    apart.fold(0.0, f64::max)
-}
-
-/// What a stage of a run came to.
-fn stage<'a>(result: &'a Value, name: &str) -> &'a Value {
-    let mut all = result["stages"].as_array().expect("stages").iter();
-    all.find(|s| s["name"] == name).expect("a stage")
-}
-
-fn assert_exact(result: &Value) {
-    for stage in result["stages"].as_array().expect("stages") {
-        let bytes = |key: &str| stage[key].as_f64();
-        if let Some((is, said)) = bytes("measured_peak_bytes").zip(bytes("estimated_peak_bytes")) {
-            assert!((0.98..=1.0).contains(&(is / said)), "{stage}");
-        }
-    }
 }
 
 /// The probabilities in the table of an evaluation.

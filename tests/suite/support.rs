@@ -78,3 +78,32 @@ pub fn method_curves() -> Vec<Value> {
         .map(|path| json(path)["curves"].as_array().expect("curves").clone());
     curves.flatten().collect()
 }
+
+/// The numbers of a JSON list.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    let list = value.as_array().expect("a list").iter();
+    list.map(|x| x.as_f64().expect("a number")).collect()
+}
+
+/// How far two lists of as many numbers are apart where they are farthest.
+pub fn farthest(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "{a:?} {b:?}");
+    let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    apart.fold(0.0, f64::max)
+}
+
+/// What a stage of a run came to.
+pub fn stage<'a>(result: &'a Value, name: &str) -> &'a Value {
+    let mut all = result["stages"].as_array().expect("stages").iter();
+    all.find(|s| s["name"] == name).expect("a stage")
+}
+
+/// Holds the bytes of every stage that has both figures to those that were estimated.
+pub fn assert_exact(result: &Value) {
+    for stage in result["stages"].as_array().expect("stages") {
+        let bytes = |key: &str| stage[key].as_f64();
+        if let Some((is, said)) = bytes("measured_peak_bytes").zip(bytes("estimated_peak_bytes")) {
+            assert!((0.98..=1.0).contains(&(is / said)), "{stage}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::decoders::{losses, run};
-use super::support::{json, program, stderr_of, stdout_of};
+use super::support::{assert_exact, farthest, json, numbers, program, stage, stderr_of, stdout_of};
 
 mod exports;
 mod refusals;
@@ -39,32 +39,6 @@ fn rows(traces: &Value) -> Vec<Value> {
 fn write_lines<'a>(path: &Path, rows: impl IntoIterator<Item = &'a Value>) {
     let lines: String = rows.into_iter().map(|row| row.to_string() + "\n").collect();
     std::fs::write(path, lines).expect("written");
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    let list = value.as_array().expect("a list").iter();
-    list.map(|x| x.as_f64().expect("a number")).collect()
-}
-
-fn farthest(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len(), "{a:?} {b:?}");
-    let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    apart.fold(0.0, f64::max)
-}
-
-/// What a stage of a run came to.
-fn stage<'a>(result: &'a Value, name: &str) -> &'a Value {
-    let mut all = result["stages"].as_array().expect("stages").iter();
-    all.find(|s| s["name"] == name).expect("a stage")
-}
-
-fn assert_exact(result: &Value) {
-    for stage in result["stages"].as_array().expect("stages") {
-        let bytes = |key: &str| stage[key].as_f64();
-        if let Some((is, said)) = bytes("measured_peak_bytes").zip(bytes("estimated_peak_bytes")) {
-            assert!((0.98..=1.0).contains(&(is / said)), "{stage}");
-        }
-    }
 }
 
 /// A column of an evaluation's table.
