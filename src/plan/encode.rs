@@ -25,7 +25,7 @@ mod rows;
 mod seen;
 
 /// Bytes of data files from which on their tokens go into a file that is kept.
-const MANY: u64 = 1 << 20;
+const MANY: u64 = 1 << 16;
 
 /// Texts that are tokenized at a time.
 const AT_ONCE: usize = 2048;
