@@ -19,7 +19,8 @@ use crate::program::op::Machine;
 use crate::program::{Bindings, Program, Resident, Verified};
 use host::{copies, deriving};
 use routines::{
-    activation_estimates, fisher_estimate, generation_estimate, other_estimate, reference_estimate,
+    activation_estimates, fisher_estimate, generation_estimate, other_estimate, prefill_estimates,
+    reference_estimate,
 };
 use training::fit_estimate;
 
@@ -207,9 +208,13 @@ fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Ar
         moments
             .programs
             .extend(fisher_estimate(job, splits, machine));
-        if let Some((run, sought)) = activation_estimates(job, splits, machine) {
+        let components = activation_estimates(job, splits, machine);
+        for (run, taken) in [components, prefill_estimates(job, machine)]
+            .into_iter()
+            .flatten()
+        {
             moments.programs.push(run);
-            moments.host.push(sought);
+            moments.host.push(taken);
         }
         moments.host.push(Estimate {
             transient: prune::peak_bytes(&job.params),

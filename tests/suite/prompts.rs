@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::decoders::{run, traces, write_model, write_texts};
+use super::lora_family::{assert_counted, refused};
 
 /// Families whose keys have fewer heads than queries, whose maps are fused, whose table has a factor and whose windows are
 /// narrower than a text.
@@ -145,5 +146,143 @@ fn micro_batches_recomputation_and_16_bits_change_no_more_than_rounding() {
         let bytes = |key: &str| stage[key].as_f64().expect("bytes");
         let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
         assert!((0.98..=1.0).contains(&share), "{}: {share}", stage["name"]);
+    }
+}
+
+/// A text of numbers of tokens, which the tokenizers of the tiny decoders make nothing else of.
+fn words(from: usize, count: usize) -> String {
+    let each = (0..count).map(|i| format!("w{}", 5 + (from + 7 * i) % 40));
+    each.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_prefix_that_begins_as_a_text_is_that_text_in_front() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut recipe = models(dir.path());
+    let row = |i: usize, front: &str| json!({ "q": format!("{front}{}", words(3 * i, 2 + i % 3)), "a": words(11 * i, 3 + i % 4) });
+    for (name, front) in [
+        ("plain", String::new()),
+        ("whole", format!("{} ", words(1, 4))),
+    ] {
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).expect("made");
+        let rows: String = (0..8).map(|i| format!("{}\n", row(i, &front))).collect();
+        std::fs::write(folder.join("train.jsonl"), rows).expect("written");
+        recipe += &format!("data {name} = local \"{name}\" {{ prompt = q, completion = a }}\n");
+    }
+    let text = words(1, 4);
+    let begun = [
+        (
+            "kept",
+            format!("cartridge {{ tokens = 4, frozen = 2, text = \"{text} w9\" }}"),
+        ),
+        (
+            "prefix",
+            format!("prefix_tuning {{ tokens = 4, text = \"{text}\" }}"),
+        ),
+    ];
+    for family in FAMILIES {
+        let common = format!("model = m_{family}, objective = causal_lm, metrics = [loss]");
+        recipe += &format!("stage whole_{family} = eval {{ {common}, data = whole.train }}\n");
+        for (name, method) in &begun {
+            recipe += &format!(
+                "stage {name}_{family} = train {{ model = m_{family}, data = plain.train, objective = causal_lm, adapter = {method}, \
+                 lr = 1e-30, steps = 1, batch = 4 }}\n\
+                 stage {name}_{family}_e = eval {{ from = {name}_{family}, data = plain.train, metrics = [loss] }}\n"
+            );
+        }
+    }
+    let path = dir.path().join("begun.peft");
+    std::fs::write(&path, &recipe).expect("written");
+    let result = run(&path, &[]);
+    for stage in result["stages"].as_array().expect("stages") {
+        assert_counted(&result, stage["name"].as_str().expect("a name"));
+    }
+    let loss = |stage: String| {
+        of(&result, &stage)["metrics"]["loss"]
+            .as_f64()
+            .expect("a loss")
+    };
+    for family in FAMILIES {
+        let want = loss(format!("whole_{family}"));
+        for (name, _) in &begun {
+            let got = loss(format!("{name}_{family}_e"));
+            assert!(
+                (want - got).abs() < 1e-5,
+                "{name} of {family}: {got} for {want}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_begins_as_a_text_takes_the_memory_that_was_planned_and_refuses_what_cannot() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let head =
+        models(dir.path()) + "model h = local \"llama\" { dtype = bf16, activations = bf16 }\n";
+    let drawn = "prefix_tuning { tokens = 12, init = vocabulary }";
+    let common = "data = d.train, objective = causal_lm, lr = 1e-3, steps = 2, batch = 2";
+    let mut recipe = head.clone();
+    for (name, kind, rest) in [
+        ("narrow", "train", format!("model = h, adapter = {drawn}")),
+        (
+            "components",
+            "train",
+            "model = h, adapter = lora { rank = 2, init = eva }".to_owned(),
+        ),
+        (
+            "zeroth",
+            "mezo",
+            format!("model = m_gpt2, epsilon = 1e-3, adapter = {drawn}"),
+        ),
+        (
+            "zeroth_too",
+            "mezo",
+            format!("model = m_gpt2, epsilon = 1e-3, seed = 7, adapter = {drawn}"),
+        ),
+    ] {
+        recipe += &format!("stage {name} = {kind} {{ {common}, {rest} }}\n");
+    }
+    let path = dir.path().join("begun.peft");
+    std::fs::write(&path, &recipe).expect("written");
+    let result = run(&path, &[]);
+    for stage in result["stages"].as_array().expect("stages") {
+        assert_counted(&result, stage["name"].as_str().expect("a name"));
+    }
+    let left = |name: &str| {
+        let file = format!(".peftc/runs/begun/{name}/adapter/adapter_model.safetensors");
+        std::fs::read(dir.path().join(file)).expect("an adapter")
+    };
+    assert_ne!(
+        left("zeroth"),
+        left("zeroth_too"),
+        "other tokens are drawn by another seed"
+    );
+    for (method, why) in [
+        (
+            "cartridge { tokens = 4, text = \"w5 w6\" }",
+            "the text has 2 tokens, and 4 keys and values",
+        ),
+        (
+            "cartridge { tokens = 1, frozen = 0, token_ids = [50] }",
+            "and none is 50",
+        ),
+        (
+            "prefix_tuning { tokens = 1, text = \"w5\", init = zero }",
+            "both say what virtual tokens start at",
+        ),
+        (
+            "prefix_tuning { tokens = 1, projection = true, init = vocabulary }",
+            "cannot start as a text's",
+        ),
+        (
+            "prefix_tuning { tokens = 1, projection = true, token_ids = [5] }",
+            "cannot start as a text's",
+        ),
+    ] {
+        let text =
+            format!("{head}stage t = train {{ model = m_llama, {common}, adapter = {method} }}\n");
+        let said = refused(dir.path(), &text);
+        assert!(said.contains(why), "{method}: {said}");
     }
 }

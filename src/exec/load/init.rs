@@ -41,6 +41,7 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
         Init::Derived { .. }
         | Init::Pruned(_)
         | Init::Component { .. }
+        | Init::Cached(_)
         | Init::Chosen { .. }
         | Init::Spread { .. } => {}
     }

@@ -104,7 +104,7 @@ impl<'a> Loader<'a> {
             }
         }
         for param in self.params {
-            if let (Init::Component { .. }, Some(resident)) =
+            if let (Init::Component { .. } | Init::Cached(_), Some(resident)) =
                 (&param.init, wanted.get(param.name.as_str()))
                 && !self.given(&param.name)
                 && seen.insert(param.name.as_str())
@@ -112,7 +112,7 @@ impl<'a> Loader<'a> {
                 if let Some(file) = &self.sources.adapter {
                     return Err(missing(file.path(), &param.name));
                 }
-                let tensor = pruning.component(param)?;
+                let tensor = pruning.begun(param)?;
                 runner
                     .residents
                     .insert(&param.name, resident.class, tensor, &mut runner.meter);

@@ -146,8 +146,8 @@ impl Pruning {
         Ok(Tensor::new(list, &dims))
     }
 
-    /// What a parameter begins with of what was measured of the backbone.
-    pub(in crate::exec) fn component(&mut self, param: &Param) -> Result<Tensor, RunError> {
+    /// What a parameter begins with of what the backbone was measured to have.
+    pub(in crate::exec) fn begun(&self, param: &Param) -> Result<Tensor, RunError> {
         let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
         match &self.guide {
             Guide::Later => Ok(Tensor::zeros(DType::F32, &dims)),

@@ -180,6 +180,7 @@ pub(super) fn own(
                     p.init,
                     Init::Pruned(_)
                         | Init::Component { .. }
+                        | Init::Cached(_)
                         | Init::Chosen { .. }
                         | Init::Spread { .. }
                 )

@@ -1,9 +1,10 @@
 //! Principal components of what enters linear maps, before a training: the bare backbone over the first epoch's batches, the
 //! largest first, again and again until all components that count are known.
 
+use super::aside;
 use crate::exec::interpreter::{Outputs, Runner};
+use crate::exec::load::Origins;
 use crate::exec::load::prune::Importances;
-use crate::exec::load::{Origins, load};
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::counts::to_u32;
@@ -16,7 +17,7 @@ use crate::library::stage::job::Fit;
 use crate::library::task::Reads;
 use crate::linalg::in_own_threads;
 use crate::program::op::Tensor;
-use crate::program::{Feed, Pick, Resident};
+use crate::program::{Feed, Pick};
 
 /// Batches after which components that still move are no longer waited for.
 const MOST: usize = 10_000;
@@ -38,10 +39,7 @@ pub(in crate::exec) fn measure(
     runner: &mut Runner,
     observer: &mut dyn Observer,
 ) -> Result<Importances, RunError> {
-    let mut own = runner.another()?;
-    let residents: Vec<&Resident> = of.program.program().residents.iter().collect();
-    own.accepts([&of.program])?;
-    load(&mut own, &of.params, &residents, model, sources)?;
+    let mut own = aside(runner, (&of.program, &of.params), model, sources)?;
     own.meter.alloc(of.held_bytes());
     let mut want: Vec<Feed> = of.program.program().feeds().map(|(f, _)| f).collect();
     let more = [Feed::Offsets, Feed::Rows(Pick::Places)].map(|f| (f, !want.contains(&f)));

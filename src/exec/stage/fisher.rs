@@ -1,8 +1,9 @@
 //! Measuring Fisher information before a training: the bare backbone over some examples, one at a time.
 
+use super::aside;
 use crate::exec::interpreter::Runner;
+use crate::exec::load::Origins;
 use crate::exec::load::prune::Importances;
-use crate::exec::load::{Origins, load};
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::data::batch::pack;
@@ -10,8 +11,8 @@ use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Model;
 use crate::library::stage::fisher::{Fisher, accumulator};
 use crate::library::stage::job::Fit;
+use crate::program::Feed;
 use crate::program::op::Tensor;
-use crate::program::{Feed, Resident};
 
 /// Sums of squared gradients. All else that is loaded for it is gone afterwards; the peak is noted with
 /// `meter`, the sums are the caller's to count.
@@ -30,10 +31,7 @@ pub(in crate::exec) fn measure(
     runner: &mut Runner,
     observer: &mut dyn Observer,
 ) -> Result<Importances, RunError> {
-    let mut own = runner.another()?;
-    let residents: Vec<&Resident> = fisher.program.program().residents.iter().collect();
-    own.accepts([&fisher.program])?;
-    load(&mut own, &fisher.params, &residents, model, sources)?;
+    let mut own = aside(runner, (&fisher.program, &fisher.params), model, sources)?;
     let want: Vec<Feed> = fisher.program.program().feeds().map(|(f, _)| f).collect();
     let order = fit.order(set.len(), 0);
     let measure = fisher.measure;

@@ -7,12 +7,17 @@ use std::time::Duration;
 use crate::base::world::World;
 use crate::exec::backend::Open;
 use crate::exec::checkpoint::resume;
+use crate::exec::interpreter::Runner;
+use crate::exec::load::{Origins, load};
 use crate::exec::ranks::Ranks;
 use crate::exec::store::{State, Store};
 use crate::files::RunError;
 use crate::library::data::tokens::EncodedSet;
+use crate::library::model::Model;
+use crate::library::net::Param;
 use crate::plan::{Plan, Stage};
 use crate::program::op::Machine;
+use crate::program::{Resident, Verified};
 
 mod activations;
 pub mod choose;
@@ -23,6 +28,7 @@ mod fold;
 mod generate;
 mod origin;
 pub mod predictions;
+mod prefill;
 mod reference;
 pub mod score;
 mod steps;
@@ -103,6 +109,23 @@ pub fn entry_name(stage: &Stage) -> String {
 #[must_use]
 pub fn is_finished(store: &Store, stage: &Stage) -> bool {
     stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some()
+}
+
+/// A runner of its own beside a stage's, with a program's weights: for what is measured before a training.
+///
+/// # Errors
+/// A program that the device has no kernels for, or weights that cannot be read.
+fn aside(
+    runner: &Runner,
+    (program, params): (&Verified, &[Param]),
+    model: &dyn Model,
+    sources: &Origins,
+) -> Result<Runner, RunError> {
+    let mut own = runner.another()?;
+    let residents: Vec<&Resident> = program.program().residents.iter().collect();
+    own.accepts([program])?;
+    load(&mut own, params, &residents, model, sources)?;
+    Ok(own)
 }
 
 /// One stage being run.

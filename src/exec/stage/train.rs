@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::Work;
 use super::activations;
 use super::fisher;
+use super::prefill;
 use super::steps::{Context, Fitted, fit};
 use crate::exec::backend::alloc;
 use crate::exec::checkpoint::log::Log;
@@ -79,6 +80,10 @@ impl Work<'_> {
             let model = self.stage.model.as_ref();
             let made = activations::measure((of, fit), set, model, &sources, runner, observer)?;
             measured.extend(made);
+        }
+        if let (Some(of), None) = (&fit.prefill, &self.stage.start.adapter) {
+            let (model, sources) = (self.stage.model.as_ref(), self.sources()?);
+            measured.extend(prefill::read(of, model, &sources, runner)?);
         }
         Ok(Guide::Importances(measured))
     }

@@ -6,6 +6,7 @@ use super::super::model::Reserved;
 use super::super::net::{Attend, Init, Param, Part};
 use super::super::peft::{Fate, Keys, Misfit, Reading};
 use super::super::schema::{Checked, Given, kind};
+use super::begun::{self, TEXT, TOKEN_IDS};
 use super::prefix_tuning::{self, ON};
 use super::prompt_tuning::{PROMPT, SIZES, count};
 use super::{
@@ -36,11 +37,17 @@ static SCHEMA: Schema = Schema {
     name: "cartridge",
     summary: "cartridges: trained keys and values before those of each text, the first of which stay as they are",
     doc: "As `prefix_tuning` without a network, whose first `frozen` keys and values are not trained. They start normal, as peft's \
-          do; keys and values of a given text, with which the paper starts them, are not built. Text positions count from \
-          behind them. Backward reaches the attention of every block; 16 bytes a trained number. It cannot be merged. In peft \
+          do, or as the model's own of a `text`, which is the paper's start: the unchanged model reads the text's first `tokens` \
+          tokens once before the first step. Text positions count from behind them. Backward reaches the attention of every block; 16 bytes a trained number. It cannot be merged. In peft \
           it is CARTRIDGE.",
     paper: "Eyuboglu et al. 2025 (arXiv 2506.06266)",
-    keys: &[TOKENS.key(), FROZEN.key(), ON.key()],
+    keys: &[
+        TOKENS.key(),
+        FROZEN.key(),
+        TEXT.key(),
+        TOKEN_IDS.key(),
+        ON.key(),
+    ],
 };
 
 const KEYS: Keys = &[
@@ -63,8 +70,10 @@ fn rows(values: &Values, site: &Site, name: &str, net: &mut Net<'_>) -> Value {
     let (tokens, width) = (TOKENS.get(values), site.input());
     let mut whole = None;
     for (part, from, to) in parts(tokens, FROZEN.get(values)) {
+        let start = begun::start(values, site, (tokens, [from, to], name == "value"));
         let own = Param::at(site, &format!("cartridge.{name}.{part}"));
-        let own = own.shape(&[to - from, width]).start(Init::Normal(1.0));
+        let own = own.shape(&[to - from, width]);
+        let own = own.start(start.unwrap_or(Init::Normal(1.0)));
         let own = net.tensor(if part == "frozen" { own.frozen() } else { own });
         if to - from == tokens {
             return own;
@@ -101,12 +110,17 @@ impl Method for Cartridge {
 
     fn check(&self, values: &Values, _: &Site) -> Option<Complaint> {
         let (tokens, frozen) = (TOKENS.get(values), FROZEN.get(values));
-        (frozen >= tokens).then(|| Complaint {
+        let idle = (frozen >= tokens).then(|| Complaint {
             key: FROZEN.name(),
             code: &BAD_METHOD_VALUES,
             message: format!("`frozen` is {frozen} of {tokens}, so that nothing is trained"),
             help: Some(format!("write at most `frozen = {}`", tokens - 1)),
-        })
+        });
+        idle.or_else(|| begun::check(values, tokens))
+    }
+
+    fn text<'a>(&self, values: &'a Values) -> Option<&'a str> {
+        TEXT.get(values)
     }
 
     fn reserved(&self, values: &Values) -> Reserved {

@@ -96,6 +96,7 @@ mod weight_drop;
 // Further layers: bottlenecks, prompts and prefixes, networks beside the model.
 mod adamix;
 mod adamix_lora;
+mod begun;
 mod bottleneck;
 mod cartridge;
 mod cpt;

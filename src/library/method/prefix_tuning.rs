@@ -3,13 +3,17 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::super::model::Reserved;
-use super::super::net::{Attend, Init, Param, Part};
+use super::super::net::{Attend, Init, Param, Part, Text};
 use super::super::peft::{Fate, Floats, Keys, Make, Misfit, Reading, START, Taken};
 use super::super::schema::{Checked, Given, Maybe, kind};
+use super::begun::{self, TEXT, TOKEN_IDS};
 use super::encoder::map;
 use super::prompt_tuning::{PROMPT, SIZES, count};
-use super::{At, Facts, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value, Values};
+use super::{
+    At, Complaint, Facts, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value, Values,
+};
 use crate::library::counts::to_u32;
+use crate::library::error::BAD_VIRTUAL_TOKENS;
 use crate::library::placement::Placement;
 use crate::program::op::ActivationKind;
 
@@ -37,9 +41,9 @@ const HIDDEN: Given<u64> = Given::<u64>::new(
 );
 const INIT: Given<str> = Given::<str>::new(
     "init",
-    kind::choice(&["normal", "zero"]),
+    kind::choice(&["normal", "zero", "vocabulary"]),
     ("normal", "normal"),
-    "first values: those of PyTorch's embeddings and linear maps, or zero for what becomes keys and values",
+    "first values: those of PyTorch's embeddings and linear maps; zero for what becomes keys and values; or the keys and values that the model has of tokens drawn from the vocabulary, as MeZO's prefixes begin",
 );
 const SHIFT: Given<bool> = Given::<bool>::new(
     "shift_positions",
@@ -61,7 +65,8 @@ static SCHEMA: Schema = Schema {
           trained; queries and all else stay. They stand before a text like tokens that were read earlier: causal attention sees \
           them all, a sliding window those within it. With `projection = true` they are Linear(tanh(Linear(E))) of trained rows \
           E [tokens, width of keys], and the network trains too; its artifact keeps it, and peft gets what it makes. Without it this \
-          is P-tuning v2, whose dropout on the prefix is not built. With `shift_positions` the longest text is shorter by the \
+          is P-tuning v2, whose dropout on the prefix is not built; it can start as the keys and values that the unchanged model has of a \
+          `text`, or of tokens drawn from the vocabulary, which it reads once before the first step. With `shift_positions` the longest text is shorter by the \
           prefix. Backward reaches the attention of every block; 16 bytes a trained number. It cannot be merged. In peft it \
           is PREFIX_TUNING.",
     paper: "Li and Liang 2021 (arXiv 2101.00190); Liu et al. 2022, P-tuning v2 (arXiv 2110.07602)",
@@ -70,6 +75,8 @@ static SCHEMA: Schema = Schema {
         PROJECTION.key(),
         HIDDEN.key(),
         INIT.key(),
+        TEXT.key(),
+        TOKEN_IDS.key(),
         SHIFT.key(),
         ON.key(),
     ],
@@ -93,13 +100,17 @@ const PEFT_KEYS: Keys = &[
 fn rows(values: &Values, site: &Site, net: &mut Net<'_>) -> (Value, Value) {
     let (count, width) = (TOKENS.get(values), site.input());
     if !PROJECTION.get(values) {
-        let start = match INIT.get(values) {
-            "zero" => Init::Constant(0.0),
-            _ => Init::Normal(1.0),
+        let start = |is_value: bool| {
+            let given = begun::start(values, site, (count, [0, count], is_value));
+            given.unwrap_or_else(|| match INIT.get(values) {
+                "zero" => Init::Constant(0.0),
+                "vocabulary" => begun::cached(site, Text::Drawn(count), ([0, count], is_value)),
+                _ => Init::Normal(1.0),
+            })
         };
         let mut part = |name: &str| {
-            let param = Param::at(site, &format!("prefix.{name}"));
-            net.tensor(param.shape(&[count, width]).start(start.clone()))
+            let param = Param::at(site, &format!("prefix.{name}")).shape(&[count, width]);
+            net.tensor(param.start(start(name == "value")))
         };
         return (part("key"), part("value"));
     }
@@ -183,6 +194,25 @@ impl Method for PrefixTuning {
 
     fn stacking(&self) -> Stacking {
         Stacking::Over
+    }
+
+    fn text<'a>(&self, values: &'a Values) -> Option<&'a str> {
+        TEXT.get(values)
+    }
+
+    fn check(&self, values: &Values, _: &Site) -> Option<Complaint> {
+        let written = [
+            (TOKEN_IDS.name(), TOKEN_IDS.get(values).is_some()),
+            (INIT.name(), INIT.get(values) == "vocabulary"),
+        ];
+        let made = written.into_iter().find(|(_, written)| *written);
+        let made = made.filter(|_| PROJECTION.get(values)).map(|(key, _)| Complaint {
+            key,
+            code: &BAD_VIRTUAL_TOKENS,
+            message: "the network of `projection = true` makes keys and values, so that they cannot start as a text's".to_owned(),
+            help: Some("remove `projection = true`, or start from random numbers".to_owned()),
+        });
+        made.or_else(|| begun::check(values, TOKENS.get(values)))
     }
 
     fn reserved(&self, values: &Values) -> Reserved {

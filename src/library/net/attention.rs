@@ -16,6 +16,9 @@ impl Net<'_> {
             return self.plain_attention(of);
         }
         self.meet(&site);
+        if self.noted.contains(&site.path) {
+            self.cached.push((site.path.clone(), [of.keys, of.values]));
+        }
         let stack = self.tuning.stack(&site);
         if !stack.is_empty() {
             self.b.label(&site.path);

@@ -19,7 +19,7 @@ mod param;
 mod site;
 mod waves;
 
-pub use param::{Init, Owner, Param, ParamKind, ends_with};
+pub use param::{Cached, Init, Owner, Param, ParamKind, Text, ends_with};
 pub use site::{Attend, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
 pub use waves::Waves;
 
@@ -122,10 +122,12 @@ pub struct Net<'a> {
     table_ids: Option<Value>,
     /// The table of embeddings that the head is, if it has none of its own.
     tied: Option<Site>,
-    /// Paths of the linear maps whose inputs are noted.
+    /// Paths of the linear maps whose inputs are noted, and of attentions whose keys and values are.
     noted: BTreeSet<String>,
     /// What enters them: the path and the rows, once each time that the map is used.
     inputs: Vec<(String, Value)>,
+    /// Keys and values of the attentions among them, likewise.
+    cached: Vec<(String, [Value; 2])>,
 }
 
 impl<'a> Net<'a> {
@@ -150,6 +152,7 @@ impl<'a> Net<'a> {
             tied: None,
             noted: BTreeSet::new(),
             inputs: Vec::new(),
+            cached: Vec::new(),
         }
     }
 
@@ -159,8 +162,8 @@ impl<'a> Net<'a> {
         (self.params.into_values().collect(), self.sites)
     }
 
-    /// Notes what enters the linear maps of these paths.
-    pub fn note_inputs(&mut self, paths: BTreeSet<String>) {
+    /// Notes what enters the linear maps of these paths, and keys and values of attentions.
+    pub fn note(&mut self, paths: BTreeSet<String>) {
         self.noted = paths;
     }
 
@@ -168,6 +171,12 @@ impl<'a> Net<'a> {
     #[must_use]
     pub fn inputs(&self) -> &[(String, Value)] {
         &self.inputs
+    }
+
+    /// Keys and values of the noted attentions so far, each `[T, width]`, turned as the attention reads them.
+    #[must_use]
+    pub fn cached(&self) -> &[(String, [Value; 2])] {
+        &self.cached
     }
 
     /// Whether a training's own program is built: what changes from step to step acts only there.

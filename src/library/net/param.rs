@@ -64,6 +64,28 @@ pub enum Owner {
     Adapter,
 }
 
+/// What an attention of the unchanged model has of a text's first tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cached {
+    /// The attention's path.
+    pub site: String,
+    /// The tokens.
+    pub text: Text,
+    /// Whether it is values, or keys.
+    pub values: bool,
+    /// The first of their rows, and the one behind the last.
+    pub rows: [u64; 2],
+}
+
+/// Tokens that a model reads before a training.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// These.
+    Given(Arc<[u32]>),
+    /// So many, drawn from the vocabulary by the stage's seed.
+    Drawn(u64),
+}
+
 /// How a value is made when no file holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Init {
@@ -102,6 +124,8 @@ pub enum Init {
         /// What is held of them.
         half: Half,
     },
+    /// Keys or values that an attention has of a text's first tokens.
+    Cached(Cached),
     /// Places in the model's matrices.
     Chosen {
         /// How they are chosen.

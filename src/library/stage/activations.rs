@@ -8,7 +8,7 @@ use super::super::method::Tuning;
 use super::super::net::{Init, Mode, Net, Param};
 use super::super::task::Reads;
 use super::job::{Fit, batch_sizes};
-use super::network::{options, verified};
+use super::network::{measured, options, verified};
 use super::{Diag, StageCx};
 use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS};
 use crate::program::passes::remove_dead;
@@ -200,7 +200,7 @@ pub(super) fn activations(
         n_layers: cx.tuning.n_layers,
         frozen: true,
     };
-    let mut b = Builder::with_numbers("activations", cx.numbers);
+    let mut b = Builder::with_numbers("activations", measured(cx));
     let (found, own) = inputs(&mut b, cx, (&bare, paths));
     let (sources, maps) = grouped(&mut b, &found, &asked);
     let mut tensors = Vec::new();
@@ -235,7 +235,7 @@ fn inputs(
 ) -> (Vec<(String, Value)>, Vec<Param>) {
     let options = options(cx, bare, Mode::Evaluate);
     let mut net = Net::new(b, bare, options);
-    net.note_inputs(paths);
+    net.note(paths);
     cx.model.encode(&mut net);
     let inputs = net.inputs().to_vec();
     (inputs, net.finish().0)

@@ -17,6 +17,7 @@ use super::fisher::Fisher;
 pub use super::kept::{Features, kept_as};
 use super::network::Generators;
 use super::packing::Packing;
+use super::prefill::Prefill;
 use super::reference::Reference;
 use super::select::Selection;
 use crate::library::counts::to_u32;
@@ -96,6 +97,8 @@ pub struct Fit {
     pub fisher: Option<Fisher>,
     /// What is read of the backbone before the first step.
     pub activations: Option<Activations>,
+    /// The text that is read before the first step.
+    pub prefill: Option<Prefill>,
     /// The updates of phases in which less is trained, each with the step that it begins at; then comes `update`.
     pub phases: Vec<(u64, Update)>,
     /// The step at which the last phase begins.
@@ -402,8 +405,10 @@ impl Job {
         };
         let fisher = fit.and_then(|fit| Some(&fit.fisher.as_ref()?.program));
         let inputs = fit.and_then(|fit| Some(&fit.activations.as_ref()?.program));
+        let text = fit.and_then(|fit| Some(&fit.prefill.as_ref()?.program));
         let reference = self.reference().map(|r| &r.features.prefix);
-        fisher.into_iter().chain(inputs).chain(reference)
+        let measured = fisher.into_iter().chain(inputs).chain(text);
+        measured.chain(reference)
     }
 
     /// What is computed of every text beforehand, if something is.

@@ -18,6 +18,7 @@ mod merge;
 mod mezo;
 pub mod network;
 pub mod packing;
+pub mod prefill;
 pub mod reference;
 pub mod select;
 pub mod sharing;

@@ -16,7 +16,7 @@ use crate::program::format::Storing;
 use crate::program::op::{MoveRows, Op};
 use crate::program::passes;
 use crate::program::{
-    Bindings, Builder, Def, Feed, Mark, Node, Numbers, Pick, Program, Value, Verified,
+    Bindings, Builder, DType, Def, Feed, Mark, Node, Numbers, Pick, Program, Value, Verified,
 };
 
 /// A network built into a program.
@@ -69,6 +69,14 @@ fn scheduled_steps(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Option<u64>
     let (batch, packing) = asked.then(|| batches(cx).ok()).flatten()?;
     let epoch = steps_per_epoch(cx, (batch, packing.as_ref()));
     Some(steps(cx.values, epoch))
+}
+
+/// The numbers of a program whose results the host takes in before a training: values are f32 there, whatever a step has.
+pub(super) fn measured(cx: &StageCx<'_>) -> Numbers {
+    Numbers {
+        activations: DType::F32,
+        ..cx.numbers
+    }
 }
 
 /// What a stage's network is built with.

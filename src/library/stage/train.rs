@@ -15,6 +15,7 @@ use super::job::{Fit, Job, Routine, Update};
 use super::measures::{checked_metric, metrics, positive};
 use super::network::{evaluation, is_split, verified};
 use super::packing::{Batch, Extent, Packing};
+use super::prefill::prefill;
 use super::reference::reference;
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys, select};
 use crate::library::counts::to_u32;
@@ -312,6 +313,7 @@ pub(super) fn fit(
         phases: Vec::new(),
         last_phase: 0,
         activations: activations(cx, params, fisher.is_some())?,
+        prefill: prefill(cx, params)?,
         fisher,
         selection: None,
         select: None,

@@ -50,8 +50,6 @@ pub(super) fn activation_estimates(
     let sizes = splits.first().copied().flatten();
     let sizes = sizes.map_or_else(Vec::new, |l| pass(fit, &l.list(fit.batch)).0);
     let sizes: Vec<Bindings> = sizes.iter().map(|part| part.sizes).collect();
-    let run = over(&[(&of.program, &sizes)], machine);
-    let held = of.held_bytes();
     let bytes = |sizes: &Bindings| {
         let rows = of.rows(sizes, fit.reads.as_ref());
         (of.output_bytes(sizes), of.scratch_bytes(rows))
@@ -60,8 +58,38 @@ pub(super) fn activation_estimates(
         .iter()
         .map(bytes)
         .max_by_key(|(made, beside)| made + beside);
-    let (activations, workspace) = most.unwrap_or_default();
-    let sought = Estimate {
+    let run = over(&[(&of.program, &sizes)], machine);
+    let op = "components of what enters linear maps";
+    Some(taken_in(
+        run,
+        (of.held_bytes(), most.unwrap_or_default(), op),
+        machine,
+    ))
+}
+
+/// The text that is read before a training: the run, and the copies of what it gives.
+pub(super) fn prefill_estimates(job: &Job, machine: &Machine) -> Option<(Estimate, Estimate)> {
+    let Routine::Fit(fit) = &job.routine else {
+        return None;
+    };
+    let of = fit.prefill.as_ref()?;
+    let run = over(&[(&of.program, &[of.sizes()])], machine);
+    let op = "keys and values of a text";
+    Some(taken_in(
+        run,
+        (of.made_bytes(), (of.output_bytes(), 0), op),
+        machine,
+    ))
+}
+
+/// Runs whose outputs the host takes in: the runs, and what there is behind each. `held` bytes are there all the time, and
+/// behind a run its outputs and a workspace.
+fn taken_in(
+    run: Estimate,
+    (held, (activations, workspace), op): (u64, (u64, u64), &str),
+    machine: &Machine,
+) -> (Estimate, Estimate) {
+    let taken = Estimate {
         frozen_weights: match machine.device {
             Device::Cpu => run.frozen_weights,
             Device::Cuda(_) => 0,
@@ -69,7 +97,7 @@ pub(super) fn activation_estimates(
         activations,
         transient: held,
         workspace,
-        peak_op: "components of what enters linear maps".to_owned(),
+        peak_op: op.to_owned(),
         ..Estimate::default()
     };
     let run = match machine.device {
@@ -79,7 +107,7 @@ pub(super) fn activation_estimates(
         },
         Device::Cuda(_) => run,
     };
-    Some((run, sought))
+    (run, taken)
 }
 
 /// What is computed of every text beforehand.
