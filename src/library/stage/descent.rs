@@ -137,7 +137,7 @@ fn check_gradients(
         let diag = Diag::error(
             &NO_GRADIENT,
             cx.span,
-            "nothing is trained: the methods train nothing of a masked-LM head's own",
+            "nothing is trained: the model has no tensor that these methods train, and its pretrained head stays as it is",
         )
         .help("write `adapter = full`, or a method that adds tensors or trains blocks");
         return Err(vec![diag]);
