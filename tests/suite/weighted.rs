@@ -313,3 +313,111 @@ fn weights_that_do_not_fit_the_classes_or_the_task_are_refused() {
         assert!(message.contains(wants), "{stage}: {message}");
     }
 }
+
+#[test]
+fn r_drop_has_the_loss_of_two_readings_and_takes_the_memory_that_was_planned() {
+    let reference = json(Path::new("tests/reference/r_drop.json"));
+    let dir = folder();
+    let here = here();
+    let at = here.join("tests/reference");
+    // Dropout acts in front of the classifier alone.
+    for model in ["bert-tiny", "distilbert-tiny"] {
+        let folder = dir.path().join(model);
+        std::fs::create_dir(&folder).expect("made");
+        for file in std::fs::read_dir(at.join(model)).expect("a folder") {
+            let file = file.expect("a file").path();
+            let to = folder.join(file.file_name().expect("a name"));
+            std::fs::copy(&file, to).expect("copied");
+        }
+        let path = folder.join("config.json");
+        let mut config = json(&path);
+        for key in [
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "dropout",
+            "attention_dropout",
+        ] {
+            if config.get(key).is_some() {
+                config[key] = json!(0.0);
+            }
+        }
+        for key in ["classifier_dropout", "seq_classif_dropout"] {
+            if config.get(key).is_some() {
+                config[key] = reference["rate"].clone();
+            }
+        }
+        std::fs::write(&path, config.to_string()).expect("written");
+    }
+    let curves = reference["curves"].as_array().expect("curves");
+    assert_eq!(curves.len(), 3);
+    for (place, curve) in curves.iter().enumerate() {
+        let text = |key: &str| curve[key].as_str().expect("a text");
+        let (model, method, alpha) = (text("model"), text("method"), &curve["alpha"]);
+        let adapter = match method {
+            "lora" => format!("lora {{ start = \"{}/{model}-lora\" }}", at.display()),
+            other => other.to_owned(),
+        };
+        let micro = if place == 1 { ", micro_batch = 5" } else { "" };
+        let recipe = format!(
+            "model m = local \"{model}\"\ndata d = local \".\" {{ text = text, label = label }}\n\
+             stage s = train {{ model = m, data = d.train, objective = classify {{ r_drop = {alpha} }}, adapter = {adapter}, lr = {}, \
+             optimizer = adamw {{ weight_decay = 0.01 }}, steps = 20, batch = 16, max_length = 64, clip = 0, shuffle = false{micro} }}\n",
+            curve["lr"]
+        );
+        let result = run(dir.path(), &recipe);
+        let wanted = curve["loss"].as_array().expect("losses");
+        let own = losses(dir.path(), "s");
+        assert_eq!(own.len(), wanted.len());
+        for (step, (loss, want)) in own.iter().zip(wanted).enumerate() {
+            let want = want.as_f64().expect("a loss");
+            assert!(
+                (loss - want).abs() < 1e-4,
+                "{model} {method} step {step}: {loss} against {want}"
+            );
+        }
+        let bytes = |key: &str| result["stages"][0][key].as_f64().expect("bytes");
+        let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+        assert!((0.99..=1.0).contains(&share), "{model} {method}: {share}");
+    }
+}
+
+#[test]
+fn r_drop_is_refused_where_it_would_say_nothing() {
+    let dir = folder();
+    let common = "data = d.train, lr = 1e-3, steps = 2, batch = 8";
+    for (stage, why) in [
+        (
+            format!(
+                "train {{ model = m, {common}, adapter = full, dropout = 0, objective = classify {{ r_drop = 1 }} }}"
+            ),
+            "no dropout acts in this stage",
+        ),
+        (
+            format!(
+                "train {{ model = m, {common}, adapter = full, objective = classify {{ r_drop = 1, class_weights = balanced }} }}"
+            ),
+            "with weights of classes its mean is not that of the loss",
+        ),
+        (
+            format!(
+                "train {{ model = m, {common}, adapter = adamix, objective = classify {{ r_drop = 1 }} }}"
+            ),
+            "and there is one",
+        ),
+        (
+            format!("mezo {{ model = m, {common}, objective = classify {{ r_drop = 1 }} }}"),
+            "`mezo` reads without dropout",
+        ),
+        (
+            "eval { model = m, data = d.test, objective = classify { r_drop = 1 } }".to_owned(),
+            "r_drop",
+        ),
+    ] {
+        let recipe = format!("{}stage s = {stage}\n", head("bert-tiny", "label"));
+        let output = begin(dir.path(), &recipe).output().expect("starts");
+        assert!(!output.status.success(), "{stage}");
+        let said = stderr_of(&output);
+        let words: Vec<&str> = said.split_whitespace().filter(|w| *w != "│").collect();
+        assert!(words.join(" ").contains(why), "{stage}: {said}");
+    }
+}

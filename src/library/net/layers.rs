@@ -364,10 +364,12 @@ impl Net<'_> {
 
     /// Whether a dropout of rate `p` on something made of `inputs` acts at all: training, and behind
     /// a trainable tensor (or the recipe asks for it everywhere).
-    pub(super) fn drops(&self, p: f64, inputs: &[Value]) -> bool {
-        self.options.mode.trains()
+    pub(super) fn drops(&mut self, p: f64, inputs: &[Value]) -> bool {
+        let acts = self.options.mode.trains()
             && p > 0.0
-            && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)))
+            && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)));
+        self.varies |= acts;
+        acts
     }
 
     pub(super) fn stream(&mut self) -> [u32; 2] {

@@ -110,6 +110,8 @@ pub struct Net<'a> {
     pruner: Option<Pruner>,
     pick: Option<Pick>,
     drops: u32,
+    /// Whether one of them acts.
+    varies: bool,
     /// How often the block that is built was built before.
     run: u32,
     /// Attentions with a cache so far.
@@ -144,6 +146,7 @@ impl<'a> Net<'a> {
             pruner: None,
             pick: None,
             drops: 0,
+            varies: false,
             run: 0,
             caches: 0,
             kept: 0,
@@ -177,6 +180,12 @@ impl<'a> Net<'a> {
     #[must_use]
     pub fn cached(&self) -> &[(String, [Value; 2])] {
         &self.cached
+    }
+
+    /// Whether dropout acts on something so far.
+    #[must_use]
+    pub const fn varies(&self) -> bool {
+        self.varies
     }
 
     /// Whether a training's own program is built: what changes from step to step acts only there.

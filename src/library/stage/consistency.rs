@@ -1,45 +1,88 @@
-//! Two routes of a step and how far apart their predictions are (methods A4).
+//! Two routes of a step and how far apart their predictions are: AdaMix (methods A4) and R-Drop.
 
-use super::super::net::Mode;
+use super::super::net::{Mode, Net};
 use super::super::task::Answer;
 use super::network::{Built, again, route};
 use super::{Diag, StageCx};
-use crate::library::error::BAD_METHOD_VALUES;
+use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS};
 use crate::program::op::{BinaryKind, Broadcast, Over, ReduceKind, UnaryKind};
 use crate::program::{Builder, Feed, Value};
 
-/// The factor by which a stage's methods ask for a second route, if one does.
-fn factor(cx: &StageCx<'_>) -> Option<f64> {
-    let mut methods = cx.tuning.methods.iter();
-    methods.find_map(|(method, filled)| method.consistency(&filled.values))
+/// What a second route of a step is for.
+struct Second {
+    /// The key that asks for it.
+    key: &'static str,
+    /// The factor of the divergence.
+    factor: f64,
+    /// Whether it is R-Drop: gradients flow through what is compared with, and the loss is the mean of both routes'.
+    drops: bool,
 }
 
-/// What the divergence of a second route adds to the loss of the first, times the step's loss scale: `[1]`.
+impl Second {
+    /// That of a stage's methods (AdaMix), or of its task (R-Drop).
+    fn of(cx: &StageCx<'_>) -> Result<Option<Self>, Box<Diag>> {
+        let mut methods = cx.tuning.methods.iter();
+        let own = methods.find_map(|(method, filled)| method.consistency(&filled.values));
+        match (own, cx.task.r_drop()) {
+            (Some(_), Some(_)) => {
+                let message = "`r_drop` and `consistency` each compare a second route of a step, and there is one";
+                let diag = Diag::error(&CONFLICTING_KEYS, cx.span, message);
+                Err(Box::new(
+                    diag.help("write `consistency = 0`, or remove `r_drop`"),
+                ))
+            }
+            (Some(factor), None) => Ok(Some(Self {
+                key: "consistency",
+                factor,
+                drops: false,
+            })),
+            (None, Some(factor)) => Ok(Some(Self {
+                key: "r_drop",
+                factor,
+                drops: true,
+            })),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn refused<T>(&self, cx: &StageCx<'_>, why: &str) -> Result<T, Box<Diag>> {
+        let key = self.key;
+        let message = format!("`{key}` compares the predictions of two routes, and {why}");
+        let diag = Diag::error(&BAD_METHOD_VALUES, cx.span, message);
+        Err(Box::new(
+            diag.help(format!("write `{key} = 0`, which leaves one route")),
+        ))
+    }
+}
+
+/// What a step minimises, times its loss scale, where its first route is there: `[1]`. A second route adds how far its
+/// predictions are from the first's.
 ///
 /// # Errors
-/// The task predicts no distribution, or rows weigh differently.
-pub(super) fn divergence(
+/// The task predicts no distribution, rows weigh differently, or no dropout makes the routes differ.
+pub(super) fn minimised(
     b: &mut Builder,
     cx: &StageCx<'_>,
     first: &Built,
     of: (Mode, Option<(u64, u64)>),
-) -> Result<Option<Value>, Box<Diag>> {
-    let Some(factor) = factor(cx) else {
-        return Ok(None);
-    };
-    let refused = |why: &str| {
-        let message = format!("`consistency` compares the predictions of two routes, and {why}");
-        let diag = Diag::error(&BAD_METHOD_VALUES, cx.span, message);
-        Err(Box::new(
-            diag.help("write `consistency = 0`, which leaves one route"),
-        ))
+) -> Result<Value, Box<Diag>> {
+    let own = first.training_loss(b, cx.task.as_ref());
+    let Some(by) = Second::of(cx)? else {
+        return Ok(own);
     };
     if !matches!(cx.task.answer(), Answer::Class | Answer::Token) {
-        return refused("this objective predicts no distribution");
+        return by.refused(cx, "this objective predicts no distribution");
     }
     if !cx.task.class_weights().is_empty() {
-        return refused(
+        return by.refused(
+            cx,
             "with weights of classes its mean is not that of the loss; that is not built",
+        );
+    }
+    if by.drops && !first.varies {
+        return by.refused(
+            cx,
+            "no dropout acts in this stage, so that both are the same; `dropout = 0.1`, or that of a method, is what makes them differ",
         );
     }
     let second = route(b, cx, of);
@@ -52,29 +95,35 @@ pub(super) fn divergence(
         })
     };
     let (Some(p), Some(q)) = (logits(b, first), logits(b, &second)) else {
-        return refused("this objective takes its loss without them");
+        return by.refused(cx, "this objective takes its loss without them");
     };
+    let other = by.drops.then(|| second.training_loss(b, cx.task.as_ref()));
     b.label("consistency");
     let (p, q) = (log_softmax(b, cx, p), log_softmax(b, cx, q));
-    let sum = again(b, cx, |net| {
-        let mut sum: Option<Value> = None;
-        for (of, from) in [(q, p), (p, q)] {
-            let of = net.detach(of);
+    let apart = again(b, cx, |net| {
+        let one = |net: &mut Net<'_>, (of, from): (Value, Value)| {
+            let of = if by.drops { of } else { net.detach(of) };
             let share = net.unary(UnaryKind::Exp, of);
             let apart = net.binary(BinaryKind::Sub, Broadcast::Full, of, from);
             let each = net.binary(BinaryKind::Mul, Broadcast::Full, share, apart);
-            let all = net.reduce(ReduceKind::Sum, Over::All, each);
-            sum = Some(sum.map_or(all, |sum| net.add(sum, all)));
-        }
-        sum.map(|sum| net.scaled(sum, 0.5 * factor))
+            net.reduce(ReduceKind::Sum, Over::All, each)
+        };
+        let (there, back) = (one(net, (q, p)), one(net, (p, q)));
+        let both = net.add(there, back);
+        net.scaled(both, 0.5 * by.factor)
     });
     let scale = b.feed(Feed::LossScale);
-    let mul = |sum| {
-        again(b, cx, |net| {
-            net.binary(BinaryKind::Mul, Broadcast::Full, sum, scale)
-        })
-    };
-    Ok(sum.map(mul))
+    Ok(again(b, cx, |net| {
+        let apart = net.binary(BinaryKind::Mul, Broadcast::Full, apart, scale);
+        let loss = match other {
+            Some(other) => {
+                let both = net.add(own, other);
+                net.scaled(both, 0.5)
+            }
+            None => own,
+        };
+        net.add(loss, apart)
+    }))
 }
 
 /// The logarithms of the probabilities of rows of logits.

@@ -3,7 +3,7 @@
 use super::super::net::{Mode, Param, Site};
 use super::super::optimizer::Optimizer;
 use super::super::schema::Values;
-use super::consistency::divergence;
+use super::consistency::minimised;
 use super::job::Update;
 use super::network::{Built, phase, verified};
 use super::stepping::{penalise, penalties, updates};
@@ -33,11 +33,8 @@ pub(super) fn build(
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
     let built = phase(&mut b, cx, (mode, until));
-    let mut loss = built.training_loss(&mut b, cx.task.as_ref());
-    let apart = divergence(&mut b, cx, &built, (mode, until)).map_err(|diag| vec![*diag])?;
-    if let Some(apart) = apart {
-        loss = b.push1(Add, &[loss, apart]);
-    }
+    let loss = minimised(&mut b, cx, &built, (mode, until));
+    let mut loss = loss.map_err(|diag| vec![*diag])?;
     if !split && let Some(penalty) = penalties(&mut b, cx, &built.sites) {
         loss = b.push1(Add, &[loss, penalty]);
     }

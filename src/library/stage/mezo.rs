@@ -122,6 +122,13 @@ impl StageKind for Mezo {
             let help = "write another `init`, or a `train` stage";
             return Err(vec![Diag::error(&NO_GRADIENT, cx.span, message).help(help)]);
         }
+        if cx.task.r_drop().is_some() {
+            let message = "`r_drop` compares two readings with other dropout, and `mezo` reads without dropout";
+            let help = "remove `r_drop`, or write a `train` stage";
+            return Err(vec![
+                Diag::error(&NEEDS_GRADIENTS, cx.span, message).help(help),
+            ]);
+        }
         if trained.is_empty() {
             return Err(vec![
                 Diag::error(&NO_GRADIENT, cx.span, "nothing is trained")

@@ -28,6 +28,8 @@ pub struct Built {
     loss: Option<Value>,
     /// The states that the head reads.
     pub(super) hidden: Value,
+    /// Whether dropout acts in it.
+    pub(super) varies: bool,
     /// Its parameters.
     pub params: Vec<Param>,
     /// Its sites.
@@ -216,11 +218,13 @@ fn built(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, options: NetOptions
             None,
         ),
     };
+    let varies = net.varies();
     let (params, sites) = net.finish();
     Built {
         scores,
         loss,
         hidden,
+        varies,
         params,
         sites,
     }
@@ -427,6 +431,7 @@ pub fn generation(
             scores,
             loss: None,
             hidden,
+            varies: false,
             params,
             sites,
         },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::r_drop::{R_DROP, RDrop};
 use super::weighting::{CLASS_WEIGHTS, FOCAL, LABEL_SMOOTHING, Weighting};
 use super::{Classes, Task, TaskKind};
 use crate::base::{Diag, Span};
@@ -14,6 +15,7 @@ use crate::program::{Builder, Value};
 struct Classify {
     /// How classes and labels weigh in training.
     weighting: Weighting,
+    r_drop: RDrop,
 }
 
 static SCHEMA: Schema = Schema {
@@ -24,7 +26,12 @@ static SCHEMA: Schema = Schema {
           `CrossEntropyLoss(weight, label_smoothing)`. With `focal` each text counts (1 − p)^γ, p the probability of its class (Lin et al. 2017, arXiv \
           1708.02002).",
     paper: "",
-    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key(), FOCAL.key()],
+    keys: &[
+        CLASS_WEIGHTS.key(),
+        LABEL_SMOOTHING.key(),
+        FOCAL.key(),
+        R_DROP.key(),
+    ],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {
@@ -34,6 +41,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     make: |values| {
         Arc::new(Classify {
             weighting: Weighting::of(values),
+            r_drop: RDrop::of(values),
         })
     },
 };
@@ -58,10 +66,16 @@ impl Task for Classify {
 
     fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
         let weighting = self.weighting.on_classes(classes)?;
-        Ok(weighting.map(|weighting| Arc::new(Self { weighting }) as _))
+        let r_drop = self.r_drop;
+        Ok(weighting.map(|weighting| Arc::new(Self { weighting, r_drop }) as _))
+    }
+
+    fn r_drop(&self) -> Option<f64> {
+        self.r_drop.alpha()
     }
 
     fn training_keys(&self) -> Vec<(&'static str, Span)> {
-        self.weighting.written()
+        let own = self.weighting.written().into_iter();
+        own.chain(self.r_drop.written()).collect()
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::calibration::{CALIBRATE, Calibration, gathered};
+use super::r_drop::{R_DROP, RDrop};
 use super::weighting::{CLASS_WEIGHTS, FOCAL, LABEL_SMOOTHING, Weighting};
 use super::{Asked, Classes, Gathered, Head, Task, TaskKind};
 use crate::base::{Diag, Span};
@@ -19,6 +20,7 @@ use crate::program::{Builder, Pick, Value};
 struct LabelWords {
     /// How classes and labels weigh in training.
     weighting: Weighting,
+    r_drop: RDrop,
     /// What scores of evaluations are set off against.
     calibration: Calibration,
 }
@@ -33,6 +35,7 @@ static SCHEMA: Schema = Schema {
         CLASS_WEIGHTS.key(),
         LABEL_SMOOTHING.key(),
         FOCAL.key(),
+        R_DROP.key(),
         CALIBRATE.key(),
     ],
 };
@@ -44,6 +47,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     make: |values| {
         Arc::new(LabelWords {
             weighting: Weighting::of(values),
+            r_drop: RDrop::of(values),
             calibration: Calibration::of(values),
         })
     },
@@ -78,13 +82,19 @@ impl Task for LabelWords {
         let weighting = self.weighting.on_classes(classes)?;
         let own = |weighting| Self {
             weighting,
+            r_drop: self.r_drop,
             calibration: Calibration::default(),
         };
         Ok(weighting.map(|weighting| Arc::new(own(weighting)) as _))
     }
 
+    fn r_drop(&self) -> Option<f64> {
+        self.r_drop.alpha()
+    }
+
     fn training_keys(&self) -> Vec<(&'static str, Span)> {
-        self.weighting.written()
+        let own = self.weighting.written().into_iter();
+        own.chain(self.r_drop.written()).collect()
     }
 
     fn content_free(&self) -> &[String] {

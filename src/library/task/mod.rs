@@ -39,6 +39,7 @@ mod orpo;
 mod parts;
 mod places;
 mod preference;
+mod r_drop;
 mod regress;
 mod seq2seq;
 mod simpo;
@@ -388,6 +389,11 @@ pub trait Task: fmt::Debug + Send + Sync {
     fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
         let _ = classes;
         Ok(None)
+    }
+
+    /// The factor of the divergence between two readings of each text with other dropout, if a training minimises it.
+    fn r_drop(&self) -> Option<f64> {
+        None
     }
 
     /// The written keys that nothing but a training reads, with their places.
