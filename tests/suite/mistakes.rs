@@ -427,7 +427,8 @@ fn very_many_mistakes_and_names_take_no_time() {
         let begun = std::time::Instant::now();
         let compiled = compile(&path, &[], &world, &Machine::cpu(1));
         assert!(compiled.rejected() || compiled.plan.is_some());
-        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        // What looks at each name for each name takes minutes; a busy machine takes ten seconds.
+        assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
     }
     // Files that import each other in a long row end in an error, not in a full stack.
     for i in 0..200 {
