@@ -1,5 +1,6 @@
 //! What a recipe can declare, and the sources of models and data.
 
+use super::collection::{GLUE, SUPER_GLUE};
 use super::schema::{Bound, Checked, Filled, Given, Maybe, Of, Portion, Schema, kind};
 use super::stage;
 use crate::program::format;
@@ -55,8 +56,8 @@ pub static DECLARATIONS: [Declaration; 4] = [
     Declaration {
         keyword: "data",
         what: "data source",
-        sources: &[&DATA_HUB, &DATA_LOCAL],
-        arg: Some("a repository or directory in quotes"),
+        sources: &[&DATA_HUB, &DATA_LOCAL, &GLUE, &SUPER_GLUE],
+        arg: Some("a repository, directory or name of a set in quotes"),
     },
     Declaration {
         keyword: "prompt",

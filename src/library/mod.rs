@@ -3,6 +3,7 @@
 
 pub mod candidates;
 pub mod chat;
+pub mod collection;
 pub mod combine;
 pub mod counts;
 pub mod data;

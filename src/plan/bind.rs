@@ -70,6 +70,8 @@ pub struct BoundSplit {
     pub lengths: Lengths,
     /// The repository of the hub that its files are of.
     pub hub: Option<String>,
+    /// The metrics that a named data set's benchmark reports.
+    pub reported: &'static [&'static str],
     /// Columns of the text.
     pub text: Vec<String>,
     /// What its rows are.

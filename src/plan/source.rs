@@ -37,6 +37,7 @@ impl Binder<'_> {
         if let Some(source) = self.sources.get(&key) {
             return Ok(source.clone());
         }
+        check_split(declared, split).map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
         let values = &declared.filled.values;
         let answer = task.answer();
         let labels = answer.labels(|| Naming {
@@ -314,6 +315,24 @@ pub(super) fn canonical(split: &str) -> &'static str {
         "dev" | "validation" | "valid" | "val" => "dev",
         _ => "",
     }
+}
+
+/// Complains about a split that a named set does not have, or not with labels; one that is carved out is another matter.
+fn check_split(declared: &Declared, split: &str) -> Result<(), DataError> {
+    let Some(set) = declared.set else {
+        return Ok(());
+    };
+    let own = canonical(split);
+    let carves =
+        decl::SPLIT.get(&declared.filled.values).is_some() && matches!(own, "dev" | "test");
+    let usual = own == "dev" && set.splits.contains(&"validation");
+    if carves || usual || set.splits.contains(&split) {
+        return Ok(());
+    }
+    let message = format!("`{}` has no split `{split}` with labels", set.name);
+    let listed: Vec<String> = set.splits.iter().map(|s| format!("`{s}`")).collect();
+    let help = format!("its splits are {}", listed.join(", "));
+    Err(DataError::new("", message).about(About::Split).help(help))
 }
 
 /// What a declaration says of its classes.

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::error::{UNKNOWN_DECLARATION, UNKNOWN_ENTRY, WRONG_TYPE};
 use super::scope::Scope;
 use super::{Declared, block, columns, sweep};
-use crate::base::{Diag, Diags, suggest};
+use crate::base::{Diag, Diags, Spanned, suggest};
+use crate::library::collection::Collection;
 use crate::library::data::{format_named, format_of};
 use crate::library::decl::{self, Declaration};
 use crate::library::schema::Schema;
@@ -38,8 +39,29 @@ pub(super) fn declare(
         return None;
     }
     scope.used.take();
-    let (filled, mut whole) = block::fill_what_is_right(scope, schema, ctor, diags);
-    if declaration.keyword == "data" {
+    let (mut filled, mut whole) = block::fill_what_is_right(scope, schema, ctor, diags);
+    let mut arg = ctor.arg.clone();
+    let mut set = None;
+    if let Some(collection) =
+        Collection::named(schema.name).filter(|_| declaration.keyword == "data")
+    {
+        let named = arg.take()?;
+        match collection.set(&named.value) {
+            Ok(own) => {
+                own.write(&mut filled.values, named.span);
+                // From here on it is what a recipe could have written itself.
+                "hub".clone_into(&mut filled.name);
+                arg = Some(Spanned::new(collection.repo.to_owned(), named.span));
+                set = Some(own);
+            }
+            Err([message, help]) => {
+                let diag = Diag::error(&UNKNOWN_ENTRY, named.span, message);
+                diags.push(diag.label("unknown").help(help));
+                return None;
+            }
+        }
+    }
+    if declaration.keyword == "data" && set.is_none() {
         let mut own = Diags::default();
         columns::check(&filled.values, ctor, &mut own);
         whole &= !own.has_errors();
@@ -48,9 +70,10 @@ pub(super) fn declare(
     let declared = Declared {
         name: decl.name.clone(),
         declaration,
-        arg: ctor.arg.clone(),
+        arg,
         more: ctor.more.clone(),
         filled,
+        set,
         base: base.to_path_buf(),
         uses: scope.used.take(),
     };

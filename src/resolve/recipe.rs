@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 
 use crate::base::Spanned;
+use crate::library::collection::Set;
 use crate::library::decl::Declaration;
 use crate::library::schema::{Checked, Filled};
 
@@ -22,6 +23,8 @@ pub struct Declared {
     pub more: Vec<Spanned<String>>,
     /// Constructor and values.
     pub filled: Filled,
+    /// The data set of a collection that it names by a word.
+    pub set: Option<&'static Set>,
     /// Directory that relative paths are relative to.
     pub base: PathBuf,
     /// The `let`s its values were taken from.

@@ -8,6 +8,7 @@ mod choices;
 mod choose;
 mod classes;
 mod cli;
+mod collections;
 mod company;
 mod context;
 mod counted;

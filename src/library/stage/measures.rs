@@ -8,19 +8,24 @@ use super::{Diag, Diags, StageCx, keys};
 use crate::library::counts::to_u32;
 use crate::library::error::{IDLE_KEY, METRIC_MISMATCH};
 
-/// The metrics a stage names, or those the objective suggests.
+/// The metrics a stage names, those that the benchmark of its data reports, or those the objective suggests.
 pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Metric>, Vec<Diag>> {
     let written = cx.values.find::<[String]>(key).unwrap_or_default();
     if written.is_empty() {
-        let defaults = cx.task.metrics();
-        return Ok(defaults
-            .iter()
-            .filter_map(|n| metric::metric(n))
-            .filter(|m| {
-                let positive = keys::POSITIVE.is_written(cx.values);
-                m.fits(cx.task.answer(), cx.classes.len(), positive)
-            })
-            .collect());
+        let fitting = |names: &[&str]| -> Vec<&'static dyn Metric> {
+            let positive = keys::POSITIVE.is_written(cx.values);
+            let fits = |m: &&dyn Metric| m.fits(cx.task.answer(), cx.classes.len(), positive);
+            let all = names.iter().filter_map(|n| metric::metric(n));
+            all.filter(fits).collect()
+        };
+        // What is scored is the last split: that of an evaluation, or the one that a training is evaluated on.
+        let scored = cx.splits.iter().rev().flatten().next();
+        let reported = scored.map_or(&[][..], |split| split.reported);
+        let own = fitting(reported);
+        return Ok(match own.len() == reported.len() && !own.is_empty() {
+            true => own,
+            false => fitting(cx.task.metrics()),
+        });
     }
     written
         .iter()

@@ -107,6 +107,8 @@ pub struct SplitFacts {
     pub lengths: Arc<Vec<u32>>,
     /// Which places of its texts are read, where those are any number of tokens.
     pub reads: Option<Reads>,
+    /// The metrics that a named data set's benchmark reports.
+    pub reported: &'static [&'static str],
     /// Tokens of each row's prompt, where text is generated behind it and the data are at hand.
     pub prompts: Option<Arc<Vec<u32>>>,
 }

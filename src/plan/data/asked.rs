@@ -126,6 +126,7 @@ impl<'a> Asked<'a> {
         let repo = self.declared.arg.as_ref().map(|arg| arg.value.clone());
         BoundSplit {
             hub: repo.filter(|_| self.declared.filled.name == "hub"),
+            reported: self.declared.set.map_or(&[], |set| set.metrics),
             text: self.text.clone(),
             form: self.form,
             variables: self.variables.clone(),

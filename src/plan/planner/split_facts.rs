@@ -31,6 +31,7 @@ pub(super) fn split_facts(
                 examples: split.lengths.count(),
                 lengths: Arc::new(split.lengths.list(1)),
                 reads: reads(start, (split, put), at, diags)?,
+                reported: split.reported,
                 prompts: match generates {
                     true => prompts(start, split, keys::GENERATE.span(values), diags)?,
                     false => None,
