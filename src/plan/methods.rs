@@ -73,17 +73,8 @@ pub fn check_methods(
     let mut covered = Covered::default();
     let (mut ladder, mut before_texts) = (None, None);
     for (method, filled) in &tuning.methods {
-        if model.seq2seq().is_some()
-            && let Some(why) = of_one_stream(*method, &filled.values)
-        {
-            let message = format!(
-                "`{}` {why}, which is not built for an encoder with a decoder, as `{}` is",
-                method.schema().name,
-                model.family()
-            );
-            diags.push(Diag::error(&UNFIT_MODEL, filled.span, message).help(
-                "name a method that changes maps, norms or what sub-layers add, such as `lora`, or `full`",
-            ));
+        if let Some(diag) = unfit((*method, filled), model.as_ref()) {
+            diags.push(diag);
             return;
         }
         if let Some(complaint) = method.check_model(&filled.values, model.facts()) {
@@ -122,6 +113,25 @@ pub fn check_methods(
     check_company(tuning, values.span(key), diags);
 }
 
+/// What is wrong with a method beside this model, whatever its sites are.
+fn unfit((method, filled): (&dyn Method, &Filled), model: &dyn Model) -> Option<Diag> {
+    let (name, family) = (method.schema().name, model.family());
+    let one = model.seq2seq().is_some();
+    if let Some(why) = of_one_stream(method, &filled.values).filter(|_| one) {
+        let message = format!(
+            "`{name}` {why}, which is not built for an encoder with a decoder, as `{family}` is"
+        );
+        let help = "name a method that changes maps, norms or what sub-layers add, such as `lora`, or `full`";
+        return Some(Diag::error(&UNFIT_MODEL, filled.span, message).help(help));
+    }
+    of_tokens_alone(method, &filled.values, model).map(|why| {
+        let message =
+            format!("`{name}` {why}: the scores of `{family}` are by the distance of two tokens");
+        let help = "name another method, such as `lora` or `prompt_tuning`";
+        Diag::error(&UNFIT_MODEL, filled.span, message).help(help)
+    })
+}
+
 /// Why a method needs a model of one stream, if it does.
 fn of_one_stream(method: &dyn Method, values: &Values) -> Option<&'static str> {
     if method.ladders() {
@@ -134,6 +144,26 @@ fn of_one_stream(method: &dyn Method, values: &Values) -> Option<&'static str> {
     method
         .reads_texts()
         .then_some("reads each text as a whole, or what it is of")
+}
+
+/// Why a method does not go together with scores by distance, if it does not.
+fn of_tokens_alone(
+    method: &dyn Method,
+    values: &Values,
+    model: &dyn Model,
+) -> Option<&'static str> {
+    if model.scores_by_distance() && method.reserved(values).prefix > 0 {
+        return Some("puts keys before each text, which are at no distance");
+    }
+    if model.maps_distances() && method.reads_texts() {
+        return Some("changes maps text by text, and rows that stand for distances are of no text");
+    }
+    if model.maps_distances() && method.watches(values) {
+        return Some(
+            "chooses places by the gradients of one use of a map, and rows of distances are another",
+        );
+    }
+    None
 }
 
 /// Where a value of a method is written, or the method where it is not.

@@ -31,9 +31,11 @@ KINDS = {
     "bert": transformers.BertConfig, "roberta": transformers.RobertaConfig, "xlm-roberta": transformers.XLMRobertaConfig,
     "camembert": transformers.CamembertConfig, "distilbert": transformers.DistilBertConfig,
     "electra": transformers.ElectraConfig, "albert": transformers.AlbertConfig, "modernbert": transformers.ModernBertConfig,
-    "xlm-roberta-xl": transformers.XLMRobertaXLConfig,
+    "xlm-roberta-xl": transformers.XLMRobertaXLConfig, "mpnet": transformers.MPNetConfig,
+    "deberta-v2": transformers.DebertaV2Config,
 }
-NATURAL = tok.NATURAL | {"electra": "wordpiece", "albert": "unigram", "modernbert": "bpe", "xlm-roberta-xl": "unigram"}
+NATURAL = tok.NATURAL | {"electra": "wordpiece", "albert": "unigram", "modernbert": "bpe", "xlm-roberta-xl": "unigram", "mpnet": "mpnet", "deberta-v2": "deberta"}
+CLASS = tok.CLASS | {"mpnet": "MPNetTokenizer", "deberta": "DebertaV2Tokenizer"}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
          "max_position_embeddings": 600, "vocab_size": 512, "initializer_range": 0.4}
 SMALL_DISTIL = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 600, "vocab_size": 512,
@@ -88,7 +90,7 @@ def patch(folder, keys, remove=()):
 
 
 def own_tokenizer(folder, kind, model_type):
-    files = {"tokenizer.json": tok.serialized(kind), "tokenizer_config.json": {"tokenizer_class": tok.CLASS[kind]}}
+    files = {"tokenizer.json": tok.serialized(kind), "tokenizer_config.json": {"tokenizer_class": CLASS[kind]}}
     if model_type in ("modernbert", "xlm-roberta-xl"):
         # Their files decide, whatever class they name.
         files["tokenizer_config.json"]["mask_token"] = "<mask>"
@@ -155,7 +157,7 @@ def variation(rng, model_type):
         else:
             keys["layer_types"] = [rng.choice(["full_attention", "sliding_attention"]) for _ in range(layers)]
     else:
-        if model_type in ("electra", "albert"):
+        if model_type in ("electra", "albert", "deberta-v2"):
             keys |= {"embedding_size": rng.choice([4, width])}
         if model_type == "albert":
             keys |= {"num_hidden_groups": 1, "inner_group_num": rng.choice([1, 2]), "classifier_dropout_prob": rng.choice([0.0, 0.4])}
@@ -163,6 +165,15 @@ def variation(rng, model_type):
                  "intermediate_size": rng.choice([8, 40]), "hidden_act": act, "layer_norm_eps": rng.choice([1e-12, 1e-5, 0.1]),
                  "type_vocab_size": rng.choice([1, 2, 3]), "classifier_dropout": rng.choice([None, 0.4]),
                  "pad_token_id": rng.choice([0, 1, 2, 7])}
+    if model_type == "deberta-v2":
+        flag = lambda: rng.random() < 0.5
+        keys |= {"relative_attention": rng.random() < 0.9, "position_buckets": rng.choice([-1, 2, 3, 6, 16]),
+                 "max_relative_positions": rng.choice([-1, 5, 12, 40]), "share_att_key": flag(), "position_biased_input": flag(),
+                 "pos_att_type": rng.choice(["c2p|p2c", "p2c|c2p", ["c2p"], "p2c", None, "none"]),
+                 "norm_rel_ebd": rng.choice(["layer_norm", "none"]), "type_vocab_size": rng.choice([0, 2]), "legacy": flag(),
+                 "pooler_hidden_act": rng.choice(["gelu", "tanh"]), "pooler_dropout": rng.choice([0, 0.1]), "pad_token_id": rng.choice([0, 7])}
+        if not keys["legacy"]:
+            keys["embedding_size"] = width
     if model_type == "albert":
         keys["num_hidden_groups"] = rng.randint(1, keys["num_hidden_layers"])
     return keys
@@ -207,7 +218,7 @@ def configs(bench, count):
         base = SMALL_DISTIL if model_type == "distilbert" else SMALL
         config = KINDS[model_type](**(base | keys))
         kind = NATURAL[model_type]
-        pair = i % 3 == 0 and not (model_type in ("bert", "electra") and config.type_vocab_size == 1)
+        pair = i % 3 == 0 and not (model_type in ("bert", "electra", "deberta-v2") and config.type_vocab_size == 1)
         with tempfile.TemporaryDirectory() as folder:
             model = AutoModelForSequenceClassification.from_config(config)
             how = [{}, {"max_shard_size": "5KB"}][i % 2]
@@ -230,7 +241,7 @@ def words(bench, count):
             if name.endswith("bias"):
                 torch.nn.init.normal_(value)
         kind = NATURAL[model_type]
-        mask = "[MASK]" if kind == "wordpiece" else "<mask>"
+        mask = "[MASK]" if kind in ("wordpiece", "deberta") else "<mask>"
         with tempfile.TemporaryDirectory() as folder:
             save(model, folder)
             own_tokenizer(folder, kind, model_type)

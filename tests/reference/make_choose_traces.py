@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForMultipleChoice, AutoTokenizer
 
 RUNS = ["bert-tiny", "roberta-tiny", "distilbert-tiny"]
-MODELS = ["albert", "modernbert", "modernbert_biases", "xlm_roberta_xl_silu"]
+MODELS = ["albert", "modernbert", "modernbert_biases", "xlm_roberta_xl_silu", "mpnet", "deberta_v3", "deberta_own_maps"]
 LR, OPTIONS, SCORED = 2e-4, 3, range(320, 368)
 # A bias that shifts the scores of all options alike has no gradient; a small epsilon would make steps of its rounding.
 EPSILON = 1e-5
@@ -117,7 +117,7 @@ def scored(kind, keys, data):
             own = []
             for option in options:
                 ids = torch.tensor([[prompt + option]])
-                more = {} if kind == "modernbert" else {"token_type_ids": torch.tensor([[[0] * len(prompt) + [1] * len(option)]])}
+                more = {} if kind in ("modernbert", "mpnet") else {"token_type_ids": torch.tensor([[[0] * len(prompt) + [1] * len(option)]])}
                 own.append(model(input_ids=ids, attention_mask=torch.ones_like(ids), **more).logits.item())
             scores.append(own)
     shapes = {path: list(tensor.shape) for path, tensor in model.named_parameters()}

@@ -31,6 +31,10 @@ COMMON = dict(
 )
 ALBERT = {**COMMON, "embedding_size": 16}
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, rope_theta=300.0)
+V3 = dict(
+    relative_attention=True, position_buckets=6, max_relative_positions=-1, pos_att_type="p2c|c2p", share_att_key=True,
+    norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0, layer_norm_eps=1e-7,
+)
 CASES = [
     ("electra", "electra", {**COMMON, "embedding_size": 16}),
     ("electra_one_width", "electra", {**COMMON, "embedding_size": 32, "hidden_act": "relu", "tie_word_embeddings": False}),
@@ -50,6 +54,21 @@ CASES = [
     }),
     ("xlm_roberta_xl", "xlm-roberta-xl", COMMON),
     ("xlm_roberta_xl_silu", "xlm-roberta-xl", {**COMMON, "hidden_act": "silu", "type_vocab_size": 2, "tie_word_embeddings": False}),
+    ("mpnet", "mpnet", COMMON),
+    ("mpnet_untied", "mpnet", {**COMMON, "hidden_act": "silu", "relative_attention_num_buckets": 40, "layer_norm_eps": 1e-3,
+                               "tie_word_embeddings": False}),
+    ("deberta_v3", "deberta-v2", {**COMMON, **V3}),
+    ("deberta_own_maps", "deberta-v2", {
+        **COMMON, **V3, "share_att_key": False, "norm_rel_ebd": "none", "position_buckets": -1, "max_relative_positions": 7,
+        "position_biased_input": True, "type_vocab_size": 2, "embedding_size": 16, "pooler_hidden_act": "tanh", "hidden_act": "relu",
+        "tie_word_embeddings": False,
+    }),
+    ("deberta_queries", "deberta-v2", {
+        **COMMON, **V3, "pos_att_type": ["c2p"], "share_att_key": False, "position_buckets": 8, "max_relative_positions": 9,
+        "legacy": False, "layer_norm_eps": 1e-3,
+    }),
+    ("deberta_keys", "deberta-v2", {**COMMON, **V3, "pos_att_type": "p2c", "position_buckets": 5, "embedding_size": 8, "hidden_act": "silu"}),
+    ("deberta_plain", "deberta-v2", {**COMMON, "pos_att_type": "c2p|p2c", "type_vocab_size": 1}),
 ]
 
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
 
 RUNS = ["bert-tiny", "roberta-tiny", "distilbert-tiny"]
-MODELS = ["electra", "albert", "modernbert", "modernbert_biases", "xlm_roberta_xl_silu"]
+MODELS = ["electra", "albert", "modernbert", "modernbert_biases", "xlm_roberta_xl_silu", "mpnet", "deberta_v3", "deberta_own_maps"]
 LR, LENGTH, STRIDE, SCORED = 2e-4, 40, 8, range(160, 200)
 N_BEST, LONGEST, THRESHOLD = 20, 6, -0.05
 
@@ -227,7 +227,7 @@ def scored(kind, keys, data):
             tensor.copy_(value(path.lower(), tensor.shape))
         for question, context, start, end in data:
             n = len(question)
-            segments = None if kind == "modernbert" else [0] * n + [1] * len(context)
+            segments = None if kind in ("modernbert", "mpnet") else [0] * n + [1] * len(context)
             own = dict(ids=question + context, segments=segments, start=n + start, end=n + end)
             sums.append(loss_of(model, [own]).item())
             first, last = (x[0].numpy() for x in logits(model, [own]))

@@ -23,6 +23,8 @@ from transformers import (
     BlenderbotSmallConfig,
     CamembertConfig,
     CamembertTokenizer,
+    DebertaV2Config,
+    DebertaV2Tokenizer,
     DistilBertConfig,
     ElectraConfig,
     Gemma2Config,
@@ -34,6 +36,8 @@ from transformers import (
     LlamaConfig,
     M2M100Config,
     MBartConfig,
+    MPNetConfig,
+    MPNetTokenizer,
     MarianConfig,
     MistralConfig,
     MT5Config,
@@ -58,13 +62,14 @@ from transformers.models.distilbert.tokenization_distilbert import DistilBertTok
 
 CONFIGS = (
     BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig, DistilBertConfig, ElectraConfig, AlbertConfig,
-    ModernBertConfig, XLMRobertaXLConfig,
+    ModernBertConfig, XLMRobertaXLConfig, MPNetConfig, DebertaV2Config,
     LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GemmaConfig, Gemma2Config, Gemma3TextConfig, Phi3Config,
     SmolLM3Config, Olmo2Config, GraniteConfig, GPTNeoXConfig, GPT2Config,
     T5Config, MT5Config, BartConfig, MBartConfig, MarianConfig, PegasusConfig, PLBartConfig, BlenderbotSmallConfig, M2M100Config,
 )
 TOKENIZERS = (
     BertTokenizer, DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer, AlbertTokenizer,
+    MPNetTokenizer, DebertaV2Tokenizer,
 )
 TAKEN = re.compile(r'kwargs\.(?:pop|get|setdefault)\(\s*"(\w+)"|"(\w+)" in (?:init_)?kwargs|init_kwargs\["(\w+)"\]')
 # Arguments of `from_pretrained`, which no file can give, and names of the files themselves.

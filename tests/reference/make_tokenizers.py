@@ -117,6 +117,25 @@ def serialized(kind, **parts):
             single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
             special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
         added = [special(t, i, lstrip=t == "[MASK]") for i, t in enumerate(names)]
+    elif kind == "mpnet":
+        vocab = word_piece_vocab()
+        names = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+        vocab |= {name: vocab.get(name, len(vocab) + i) for i, name in enumerate(names)}
+        own = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+        own.normalizer = normalizers.BertNormalizer(lowercase=True)
+        own.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        own.post_processor = processors.RobertaProcessing(("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), True, False)
+        added = [special(t, vocab[t], lstrip=t == "<mask>") for t in names]
+    elif kind == "deberta":
+        names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+        pieces = [(t, 0.0) for t in names] + [p for p in unigram_vocab() if p[0][0] != "<" or p[0] == "<"]
+        own = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
+        own.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip(left=False, right=True)])
+        own.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")])
+        own.post_processor = processors.TemplateProcessing(
+            single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+        added = [special(t, i) for i, t in enumerate(names)] + [special("[MASK]", len(pieces))]
     else:
         pieces = unigram_vocab()
         own = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
@@ -221,6 +240,14 @@ def cases():
                    {"add_prefix_space": False}, {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}]:
         add(f"albert {json.dumps(config)}", "albert", "albert", {"tokenizer_class": "AlbertTokenizer"} | config)
     add("no config", "electra", "wordpiece")
+    add("no config", "mpnet", "mpnet")
+    for config in [{}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}, {"mask_token": "extra"},
+                   {"mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True}}]:
+        add(f"mpnet {json.dumps(config)}", "mpnet", "mpnet", {"tokenizer_class": "MPNetTokenizer"} | config)
+    add("no config", "deberta-v2", "deberta")
+    for config in [{}, {"do_lower_case": True}, {"split_by_punct": True}, {"add_prefix_space": False}, {"unk_id": 1},
+                   {"vocab_type": "spm"}, {"split_by_punct": True, "do_lower_case": True}, {"unk_token": "▁", "unk_id": 5}]:
+        add(f"deberta {json.dumps(config)}", "deberta-v2", "deberta", {"tokenizer_class": "DebertaV2Tokenizer"} | config)
     for name in ("PreTrainedTokenizerFast", "GPT2TokenizerFast", "RobertaTokenizer"):
         add(f"modernbert {name}", "modernbert", "bpe", {"tokenizer_class": name})
     # A class whose model is another.

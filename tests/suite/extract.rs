@@ -337,7 +337,10 @@ fn other_families_have_the_answers_of_transformers() {
         std::fs::write(path, tokenizer.to_string()).expect("written");
         let path = folder.join("tokenizer_config.json");
         let mut config = json(&path);
-        let segments = (!name.starts_with("modernbert")).then_some("token_type_ids");
+        let segments = (!["modernbert", "mpnet"]
+            .iter()
+            .any(|own| name.starts_with(own)))
+        .then_some("token_type_ids");
         let inputs: Vec<&str> = ["input_ids", "attention_mask"]
             .into_iter()
             .chain(segments)

@@ -135,6 +135,12 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// Whether it looks at the gradients of a map's weight, use by use.
+    fn watches(&self, values: &Values) -> bool {
+        let _ = values;
+        false
+    }
+
     /// Whether it adds tensors that all its sites share, so that a stage can name it once.
     fn shares(&self) -> bool {
         false

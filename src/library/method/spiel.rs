@@ -146,6 +146,10 @@ impl Method for Spiel {
         })
     }
 
+    fn watches(&self, values: &Values) -> bool {
+        GROW.get(values) != "sm3"
+    }
+
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
         let y = delta(at, net).linear(at, net, x);
         if GROW.get(at.values) == "sm3" {

@@ -18,6 +18,7 @@ use crate::program::{Pick, Value};
 mod albert;
 mod bart;
 mod bert;
+mod deberta_v2;
 mod decoder;
 mod distilbert;
 mod electra;
@@ -33,6 +34,7 @@ mod keys;
 mod llama;
 mod mistral;
 mod modernbert;
+mod mpnet;
 mod olmo2;
 mod pair;
 mod phi3;
@@ -64,6 +66,8 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &albert::ARCHITECTURE,
     &modernbert::ARCHITECTURE,
     &xlm_roberta_xl::ARCHITECTURE,
+    &mpnet::ARCHITECTURE,
+    &deberta_v2::ARCHITECTURE,
     &llama::ARCHITECTURE,
     &mistral::ARCHITECTURE,
     &qwen2::ARCHITECTURE,
@@ -288,6 +292,16 @@ pub trait Model: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether its scores depend on how far apart two tokens of a text are, so that nothing can stand before texts that is of none.
+    fn scores_by_distance(&self) -> bool {
+        false
+    }
+
+    /// Whether its maps of queries and keys also read rows that are of no text.
+    fn maps_distances(&self) -> bool {
+        false
+    }
+
     /// Its narrow copies, if it has some; planning refuses ladders beside a model without.
     fn narrow(&self) -> Option<&dyn Narrow> {
         None
@@ -327,20 +341,7 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// The backbone: packed tokens to last hidden states, `[T, hidden]` or only the rows that are read.
     /// Each block's input, and the last one's output, is shown to the network as a feature.
     fn encode(&self, net: &mut Net<'_>) -> Value {
-        let mut x = self.embed(net);
-        net.feature(x);
-        for layer in 0..self.facts().layers {
-            let block = self.block_of(layer);
-            let before = (0..layer).filter(|&own| self.block_of(own) == block);
-            net.again(to_u32(before.count()));
-            net.enter("encoder", layer);
-            x = net.entered((layer, block), x);
-            x = self.block(net, layer, x);
-            net.feature(x);
-        }
-        net.again(0);
-        net.enter("encoder", None);
-        x
+        stacked(self, net, |net, layer, x| self.block(net, layer, x))
     }
 
     /// The sequence head on the states of [`Self::sequence_pick`]: `[S, hidden] → [S, classes]`. Planning refuses a model
@@ -394,6 +395,28 @@ pub trait Model: fmt::Debug + Send + Sync {
 
     /// Last components of the module paths of the sequence head, for peft's `modules_to_save`.
     fn head_modules(&self) -> &'static [&'static str];
+}
+
+/// The backbone of a model of one stack, whose block `layer` is given: [`Model::encode`].
+fn stacked<M: Model + ?Sized>(
+    model: &M,
+    net: &mut Net<'_>,
+    mut block: impl FnMut(&mut Net<'_>, u64, Value) -> Value,
+) -> Value {
+    let mut x = model.embed(net);
+    net.feature(x);
+    for layer in 0..model.facts().layers {
+        let own = model.block_of(layer);
+        let before = (0..layer).filter(|&layer| model.block_of(layer) == own);
+        net.again(to_u32(before.count()));
+        net.enter("encoder", layer);
+        x = net.entered((layer, own), x);
+        x = block(net, layer, x);
+        net.feature(x);
+    }
+    net.again(0);
+    net.enter("encoder", None);
+    x
 }
 
 /// The architecture of a `config.json`.

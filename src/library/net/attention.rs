@@ -1,11 +1,12 @@
 //! Attention, what stands before texts in it, and what is put at marked tokens.
 
 use super::super::method;
-use super::{Attend, CacheCapacity, Mode, Net, Part, Role, Site};
+use super::{AtDistances, Attend, Beside, CacheCapacity, Mode, Net, Part, Role, Site};
 use crate::library::counts::to_u32;
 use crate::program::op::{
-    Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Constant, Expand,
-    Heads, Indices, KeptAttention, MoveRows, Over, Place, Prepend, ReduceKind, Scatter, Streams,
+    Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Constant,
+    DisentangledAttention, Expand, Heads, Indices, KeptAttention, MoveRows, Over, Place, Prepend,
+    ReduceKind, Scatter, Streams,
 };
 use crate::program::{Axis, Class, DType, Distances, Feed, Mark, Pick, Real, TensorType, Value};
 
@@ -29,7 +30,52 @@ impl Net<'_> {
     /// Attention without any method.
     pub fn plain_attention(&mut self, of: Attend) -> Value {
         let rows = (of.queries, of.keys, of.values);
-        self.attend_biased(of.op, rows, of.bias, of.dropout)
+        match of.beside {
+            Beside::Nothing => self.attend(of.op, rows, of.dropout),
+            Beside::Bias(bias) => self.attend_biased(of.op, rows, Some(bias), of.dropout),
+            Beside::Distances(places) => self.attend_places(&of.op, rows, places, of.dropout),
+        }
+    }
+
+    /// A linear map once more, of rows that stand for nothing in a text, of which there are as many in every batch.
+    pub fn linear_again(&mut self, site: Site, rows: Value) -> Value {
+        let run = self.run;
+        self.run += 1;
+        let y = self.linear(site, rows);
+        self.run = run;
+        y
+    }
+
+    /// Attention whose queries and keys meet rows that stand for distances.
+    fn attend_places(
+        &mut self,
+        of: &Attention,
+        (q, k, v): (Value, Value, Value),
+        places: AtDistances,
+        p: f64,
+    ) -> Value {
+        let offsets = self.b.feed(Feed::Offsets);
+        let distances = self.b.feed(Feed::Distances(places.distances));
+        let mut inputs = vec![q, k, v, offsets, distances];
+        inputs.extend(places.keys);
+        inputs.extend(places.queries);
+        let stream = self.stream();
+        let dropout = self.drops(p, &inputs).then(|| {
+            inputs.push(self.b.feed(Feed::Keys(Axis::Tokens)));
+            inputs.push(self.b.feed(Feed::Step));
+            AttentionDropout {
+                p: Real::new(p),
+                stream,
+            }
+        });
+        let op = DisentangledAttention {
+            heads: of.heads.queries,
+            scale: of.scale,
+            by_queries: places.keys.is_some(),
+            by_keys: places.queries.is_some(),
+            dropout,
+        };
+        self.b.push(op, &inputs)[0]
     }
 
     /// The same behind `count` keys and values that stand before those of each sequence, `[count, width]`. Where text is

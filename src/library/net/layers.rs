@@ -391,7 +391,7 @@ impl Net<'_> {
             return x;
         }
         // A row is keyed by example and token, so that a mask does not depend on the packing.
-        let keys = self.b.feed(Feed::Keys(self.axis(x)));
+        let keys = self.keys_of(x);
         let step = self.b.feed(Feed::Step);
         self.b.push1(
             Dropout {
@@ -402,6 +402,19 @@ impl Net<'_> {
         )
     }
 
+    /// The keys of a matrix' rows by which numbers are drawn: of what they stand for, or of their places where there are as many in
+    /// every batch.
+    fn keys_of(&mut self, x: Value) -> Value {
+        let ty = self.b.ty(x);
+        let rows = ty.matrix().and_then(|(rows, _)| rows.as_const());
+        let Some(rows) = rows.filter(|_| Axis::of(ty).is_none()) else {
+            return self.b.feed(Feed::Keys(self.axis(x)));
+        };
+        let list = (0..to_u32(rows)).flat_map(|row| [0, row]).collect();
+        let list = self.b.push1(Indices { list }, &[]);
+        self.reshaped(list, rows, 2)
+    }
+
     /// `x ⊙ ε` for `[N, d]` and standard normal numbers ε, which are a function of seed, name, step, row and column; and of the
     /// run, where a block runs several times.
     pub fn noise(&mut self, x: Value, name: &str) -> Value {
@@ -410,7 +423,7 @@ impl Net<'_> {
             run => format!("noise/{name}/{run}"),
         };
         let stream = Stream::new(self.options.seed, &purpose).key();
-        let keys = self.b.feed(Feed::Keys(self.axis(x)));
+        let keys = self.keys_of(x);
         let step = self.b.feed(Feed::Step);
         self.b.push1(Noise { stream }, &[x, keys, step])
     }

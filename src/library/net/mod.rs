@@ -20,7 +20,7 @@ mod site;
 mod waves;
 
 pub use param::{Cached, Init, Owner, Param, ParamKind, Text, ends_with};
-pub use site::{Attend, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
+pub use site::{AtDistances, Attend, Beside, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
 pub use waves::Waves;
 
 /// Whether dropout is on.

@@ -1,8 +1,8 @@
 //! Sites: the named places of a model where methods act.
 
 use super::Net;
-use crate::program::Value;
 use crate::program::op::Attention;
+use crate::program::{Distances, Value};
 
 /// What a linear map, norm or table does in a model: the vocabulary of placements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +23,10 @@ pub enum Role {
     QueryNorm,
     /// `attention.key_norm`
     KeyNorm,
+    /// `attention.position_query`: what makes queries of rows that stand for distances
+    PositionQuery,
+    /// `attention.position_key`: what makes keys of them
+    PositionKey,
     /// `attention.post_norm`: behind the attention, where another norm stands before it
     AttentionPostNorm,
     /// `ffn.gate`
@@ -65,6 +69,8 @@ pub enum Role {
     SegmentEmbedding,
     /// `embeddings.norm`
     EmbeddingNorm,
+    /// `embeddings.position_norm`: of rows that stand for distances
+    PositionNorm,
     /// `embeddings.projection`: what makes embeddings as wide as the blocks
     EmbeddingProjection,
     /// `head.dense`: what stands between the backbone and the scores
@@ -93,6 +99,8 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::Qkv, "attention.qkv"),
     (Role::QueryNorm, "attention.query_norm"),
     (Role::KeyNorm, "attention.key_norm"),
+    (Role::PositionQuery, "attention.position_query"),
+    (Role::PositionKey, "attention.position_key"),
     (Role::AttentionPostNorm, "attention.post_norm"),
     (Role::FfnGate, "ffn.gate"),
     (Role::FfnGateUp, "ffn.gate_up"),
@@ -114,6 +122,7 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::PositionEmbedding, "embeddings.position"),
     (Role::SegmentEmbedding, "embeddings.segment"),
     (Role::EmbeddingNorm, "embeddings.norm"),
+    (Role::PositionNorm, "embeddings.position_norm"),
     (Role::EmbeddingProjection, "embeddings.projection"),
     (Role::HeadDense, "head.dense"),
     (Role::HeadNorm, "head.norm"),
@@ -368,6 +377,29 @@ impl Columns {
     }
 }
 
+/// What scores are made of beside products of queries and keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Beside {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What is added by distance, `[2L+1, heads]`.
+    Bias(Value),
+    /// Products with keys and queries of distances.
+    Distances(AtDistances),
+}
+
+/// Keys and queries of distances, `[buckets, width]`, that queries and keys meet.
+#[derive(Clone, Copy, Debug)]
+pub struct AtDistances {
+    /// The bucket of each distance.
+    pub distances: Distances,
+    /// What queries meet.
+    pub keys: Option<Value>,
+    /// What keys meet.
+    pub queries: Option<Value>,
+}
+
 /// An attention that is to be computed.
 #[derive(Clone, Debug)]
 pub struct Attend {
@@ -383,8 +415,8 @@ pub struct Attend {
     pub keys: Value,
     /// Values.
     pub values: Value,
-    /// What is added to the scores by distance, `[2L+1, heads]`.
-    pub bias: Option<Value>,
+    /// What its scores are made of beside products of queries and keys.
+    pub beside: Beside,
     /// Rate of the dropout on the probabilities.
     pub dropout: f64,
 }

@@ -143,10 +143,9 @@ impl Tokens {
                     None => continue,
                 },
             };
-            // CamemBERT's class gives a mask that is written as a word the space before it.
             let bare =
                 !keys.get(role).is_some_and(Json::is_object) && !listed.contains_key(&own.content);
-            let own = if class == Class::Camembert && role == "mask_token" && bare {
+            let own = if class.widens_mask() && role == "mask_token" && bare {
                 own.lstrip(true)
             } else {
                 own

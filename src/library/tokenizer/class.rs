@@ -5,9 +5,11 @@
 //! as `tokenizer_config.json` says. `PreTrainedTokenizerFast` takes `tokenizer.json` as it is. Read in
 //! transformers 5.24.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
-use super::switches::Switches;
+mod parts;
+
+pub(super) use parts::{Parts, kind, model, parts, post_processor};
 
 /// A class of tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,10 @@ pub(super) enum Class {
     Camembert,
     /// Unigram behind a normalizer of its own.
     Albert,
+    /// WordPiece with BERT's normalizer and RoBERTa's special tokens.
+    Mpnet,
+    /// Unigram that may be cut at punctuation.
+    DebertaV2,
     /// BPE of sentencepiece, which falls back to bytes.
     Llama,
     /// Byte-level BPE.
@@ -56,6 +62,8 @@ const NAMES: &[(&str, Class)] = &[
     ("XLMRobertaTokenizer", Class::XlmRoberta),
     ("CamembertTokenizer", Class::Camembert),
     ("AlbertTokenizer", Class::Albert),
+    ("MPNetTokenizer", Class::Mpnet),
+    ("DebertaV2Tokenizer", Class::DebertaV2),
     ("LlamaTokenizer", Class::Llama),
     ("GPT2Tokenizer", Class::Gpt2),
     ("Qwen2Tokenizer", Class::Qwen2),
@@ -76,6 +84,8 @@ const OF_TYPES: &[(&str, Class)] = &[
     ("distilbert", Class::Bert),
     ("electra", Class::Bert),
     ("albert", Class::Albert),
+    ("mpnet", Class::Mpnet),
+    ("deberta-v2", Class::DebertaV2),
     ("roberta", Class::Roberta),
     ("xlm-roberta", Class::XlmRoberta),
     ("camembert", Class::Camembert),
@@ -103,10 +113,6 @@ const WRONGLY_NAMED: &[&str] = &["qwen2", "phi3", "modernbert"];
 
 /// The special token of vocabularies like GPT-2's.
 const END: &str = "<|endoftext|>";
-
-/// What Qwen2's class splits texts by: contractions, words with one character before them, single digits, runs of other
-/// characters with the line ends behind them, line ends, and spaces.
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Class {
     /// The class that transformers takes, by the `tokenizer_class` of `tokenizer_config.json`, that of
@@ -170,6 +176,8 @@ impl Class {
             Self::XlmRoberta => "XLMRobertaTokenizer",
             Self::Camembert => "CamembertTokenizer",
             Self::Albert => "AlbertTokenizer",
+            Self::Mpnet => "MPNetTokenizer",
+            Self::DebertaV2 => "DebertaV2Tokenizer",
             Self::Llama => "LlamaTokenizer",
             Self::Gpt2 => "GPT2Tokenizer",
             Self::Qwen2 => "Qwen2Tokenizer",
@@ -182,14 +190,14 @@ impl Class {
     /// The kind of model that it makes; `None` where the file says.
     pub(super) const fn model(self) -> Option<&'static str> {
         match self {
-            Self::Bert | Self::DistilBert => Some("WordPiece"),
+            Self::Bert | Self::DistilBert | Self::Mpnet => Some("WordPiece"),
             Self::Roberta
             | Self::Llama
             | Self::Gpt2
             | Self::Qwen2
             | Self::Gemma
             | Self::GptNeox => Some("BPE"),
-            Self::XlmRoberta | Self::Camembert | Self::Albert => Some("Unigram"),
+            Self::XlmRoberta | Self::Camembert | Self::Albert | Self::DebertaV2 => Some("Unigram"),
             Self::Plain => None,
         }
     }
@@ -197,7 +205,7 @@ impl Class {
     /// The files that it reads where there is no `tokenizer.json`.
     pub(super) const fn older_files(self) -> &'static [&'static str] {
         match self {
-            Self::Bert | Self::DistilBert => &["vocab.txt"],
+            Self::Bert | Self::DistilBert | Self::Mpnet => &["vocab.txt"],
             Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox => {
                 &["vocab.json", "merges.txt"]
             }
@@ -207,20 +215,22 @@ impl Class {
 
     /// Whether the model is shown the segments, unless `model_input_names` says another.
     pub(super) const fn shows_segments(self) -> bool {
-        matches!(self, Self::Bert)
+        matches!(self, Self::Bert | Self::DebertaV2)
     }
 
     /// Whether BERT's normalizer is made by keys.
     pub(super) const fn normalizes(self) -> bool {
-        matches!(self, Self::Bert | Self::DistilBert)
+        matches!(self, Self::Bert | Self::DistilBert | Self::Mpnet)
     }
 
     /// Whether `add_prefix_space` is followed, and what it is where it is not written.
     pub(super) const fn prefix_space(self) -> Option<bool> {
         match self {
             Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox => Some(false),
-            Self::XlmRoberta | Self::Camembert | Self::Albert | Self::Llama => Some(true),
-            Self::Bert | Self::DistilBert | Self::Gemma | Self::Plain => None,
+            Self::XlmRoberta | Self::Camembert | Self::Albert | Self::DebertaV2 | Self::Llama => {
+                Some(true)
+            }
+            Self::Bert | Self::DistilBert | Self::Mpnet | Self::Gemma | Self::Plain => None,
         }
     }
 
@@ -242,6 +252,24 @@ impl Class {
                 ("pad_token", "<pad>"),
                 ("cls_token", "<s>"),
                 ("mask_token", "<mask>"),
+            ],
+            Self::Mpnet => &[
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+                ("unk_token", "[UNK]"),
+                ("sep_token", "</s>"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "<s>"),
+                ("mask_token", "<mask>"),
+            ],
+            Self::DebertaV2 => &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("unk_token", "[UNK]"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "[PAD]"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
             ],
             Self::Albert => &[
                 ("bos_token", "[CLS]"),
@@ -280,11 +308,24 @@ impl Class {
     pub(super) const fn ends(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::XlmRoberta | Self::Camembert => Some(("bos_token", "eos_token")),
-            Self::Bert | Self::DistilBert | Self::Roberta | Self::Albert => {
-                Some(("cls_token", "sep_token"))
-            }
+            Self::Bert
+            | Self::DistilBert
+            | Self::Roberta
+            | Self::Albert
+            | Self::Mpnet
+            | Self::DebertaV2 => Some(("cls_token", "sep_token")),
             _ => None,
         }
+    }
+
+    /// Whether it gives a mask that is written as a word the space before it.
+    pub(super) const fn widens_mask(self) -> bool {
+        matches!(self, Self::Camembert | Self::Mpnet)
+    }
+
+    /// Whether it makes texts lower case where `do_lower_case` is not written.
+    pub(super) const fn lowers(self) -> bool {
+        !matches!(self, Self::DebertaV2)
     }
 
     /// Whether it takes the post-processor of `tokenizer.json`.
@@ -306,190 +347,4 @@ fn built() -> String {
     let mut names: Vec<&str> = NAMES.iter().map(|(_, class)| class.name()).collect();
     names.dedup();
     names.join(", ")
-}
-
-/// The parts that a class makes, as `tokenizer.json` writes them; all but the model.
-pub(super) struct Parts {
-    pub normalizer: Json,
-    pub pre_tokenizer: Json,
-    pub decoder: Json,
-}
-
-/// What a class puts around its model. `charsmap` is the normalizer that a Unigram model brings along.
-pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) -> Parts {
-    let Switches {
-        lowercase,
-        strip_accents,
-        chinese,
-        prefix_space,
-        legacy,
-        keep_accents,
-    } = switches;
-    let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": regex });
-    let from_bytes = json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
-    match class {
-        Class::Bert | Class::DistilBert => Parts {
-            normalizer: json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": chinese,
-                "strip_accents": strip_accents, "lowercase": lowercase }),
-            pre_tokenizer: json!({ "type": "BertPreTokenizer" }),
-            decoder: json!({ "type": "WordPiece", "prefix": "##", "cleanup": true }),
-        },
-        Class::Roberta | Class::Gpt2 => Parts {
-            normalizer: Json::Null,
-            pre_tokenizer: bytes(true),
-            decoder: from_bytes,
-        },
-        Class::GptNeox => Parts {
-            normalizer: json!({ "type": "NFC" }),
-            pre_tokenizer: bytes(true),
-            decoder: from_bytes,
-        },
-        Class::Qwen2 => {
-            let split = json!({ "type": "Split", "pattern": { "Regex": QWEN2_SPLIT }, "behavior": "Isolated", "invert": false });
-            Parts {
-                normalizer: json!({ "type": "NFC" }),
-                pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] }),
-                decoder: from_bytes,
-            }
-        }
-        Class::Llama => {
-            let scheme = match (prefix_space, legacy) {
-                (false, _) => "never",
-                (true, true) => "always",
-                (true, false) => "first",
-            };
-            Parts {
-                normalizer: Json::Null,
-                pre_tokenizer: json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false }),
-                decoder: from_pieces(prefix_space),
-            }
-        }
-        Class::Gemma => Parts {
-            normalizer: json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" }),
-            pre_tokenizer: json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false }),
-            decoder: from_pieces(false),
-        },
-        Class::XlmRoberta | Class::Camembert | Class::Albert | Class::Plain => {
-            let own = match class {
-                Class::Albert => albert(charsmap, lowercase, keep_accents),
-                _ => charsmap.unwrap_or(Json::Null),
-            };
-            let scheme = if prefix_space { "always" } else { "never" };
-            let metaspace = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true });
-            Parts {
-                normalizer: own,
-                pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, &metaspace] }),
-                decoder: metaspace,
-            }
-        }
-    }
-}
-
-/// ALBERT's normalizer.
-fn albert(charsmap: Option<Json>, lowercase: bool, keep_accents: bool) -> Json {
-    let quote =
-        |marks: &str| json!({ "type": "Replace", "pattern": { "String": marks }, "content": "\"" });
-    let mut all = vec![quote("``"), quote("''")];
-    if !keep_accents {
-        all.extend([json!({ "type": "NFKD" }), json!({ "type": "StripAccents" })]);
-    }
-    if lowercase {
-        all.push(json!({ "type": "Lowercase" }));
-    }
-    all.extend(charsmap);
-    json!({ "type": "Sequence", "normalizers": all })
-}
-
-/// The decoder of pieces with bytes among them; `strip` takes the space away that was put before the text.
-fn from_pieces(strip: bool) -> Json {
-    let mut all = vec![
-        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
-        json!({ "type": "ByteFallback" }),
-        json!({ "type": "Fuse" }),
-    ];
-    if strip {
-        all.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-    }
-    json!({ "type": "Sequence", "decoders": all })
-}
-
-/// The post-processor that a class makes of the tokens before and after a text.
-pub(super) fn post_processor(
-    class: Class,
-    prefix_space: bool,
-    first: (&str, u32),
-    last: (&str, u32),
-) -> Json {
-    let special = |(name, id): (&str, u32)| json!({ "id": name, "ids": [id], "tokens": [name] });
-    let piece =
-        |name: &str, segment: u8| json!({ "SpecialToken": { "id": name, "type_id": segment } });
-    let text = |name: &str, segment: u8| json!({ "Sequence": { "id": name, "type_id": segment } });
-    let mut specials = Map::new();
-    for token in [first, last] {
-        specials.insert(token.0.to_owned(), special(token));
-    }
-    match class {
-        Class::Roberta => {
-            json!({ "type": "RobertaProcessing", "sep": [last.0, last.1], "cls": [first.0, first.1],
-            "trim_offsets": true, "add_prefix_space": prefix_space })
-        }
-        Class::Bert | Class::DistilBert | Class::Albert => json!({ "type": "TemplateProcessing",
-            "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
-            "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), text("B", 1), piece(last.0, 1)],
-            "special_tokens": specials }),
-        _ => {
-            json!({ "type": "TemplateProcessing",
-            "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
-            "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), piece(last.0, 0), text("B", 0), piece(last.0, 0)],
-            "special_tokens": specials })
-        }
-    }
-}
-
-/// The model that a class makes of a vocabulary. `unknown` is the token of what is not in it.
-pub(super) fn model(class: Class, mut own: Map<String, Json>, unknown: &str) -> Json {
-    let vocab = own.swap_remove("vocab").unwrap_or_default();
-    match class {
-        Class::Bert | Class::DistilBert => {
-            json!({ "type": "WordPiece", "unk_token": unknown, "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100, "vocab": vocab })
-        }
-        Class::Roberta | Class::Gpt2 | Class::Qwen2 | Class::GptNeox => {
-            json!({ "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab,
-            "merges": own.swap_remove("merges").unwrap_or_else(|| json!([])) })
-        }
-        Class::Llama | Class::Gemma => {
-            let unk = (class == Class::Gemma).then_some(unknown);
-            json!({ "type": "BPE", "dropout": null, "unk_token": unk, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": vocab,
-            "merges": own.swap_remove("merges").unwrap_or_else(|| json!([])) })
-        }
-        Class::Albert => {
-            json!({ "type": "Unigram", "unk_id": 1, "byte_fallback": false, "vocab": vocab })
-        }
-        Class::XlmRoberta | Class::Camembert | Class::Plain => {
-            let place = vocab.as_array().and_then(|pieces| {
-                pieces
-                    .iter()
-                    .position(|p| p.get(0).and_then(Json::as_str) == Some(unknown))
-            });
-            let unk = if class == Class::Camembert {
-                place.unwrap_or(0)
-            } else {
-                3
-            };
-            json!({ "type": "Unigram", "unk_id": unk, "byte_fallback": false, "vocab": vocab })
-        }
-    }
-}
-
-/// The kind of the model in a `tokenizer.json`; older files do not name it.
-pub(super) fn kind(model: &Map<String, Json>) -> &str {
-    match model.get("type").and_then(Json::as_str) {
-        Some(kind) => kind,
-        None if model.contains_key("merges") => "BPE",
-        None if model.get("vocab").is_some_and(Json::is_array) => "Unigram",
-        None => "WordPiece",
-    }
 }

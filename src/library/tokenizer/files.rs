@@ -164,7 +164,7 @@ fn check_roles(
 /// How many segments a model has embeddings of; the outer `None` where it has no config.
 fn segment_rows(model: &Map<String, Json>) -> Option<Option<u64>> {
     let kind = model.get("model_type").and_then(Json::as_str);
-    kind.filter(|kind| *kind != "distilbert")?;
+    kind.filter(|kind| !["distilbert", "mpnet"].contains(kind))?;
     let segments = model.get("type_vocab_size").map(Json::as_u64);
     Some(segments.unwrap_or(Some(2)))
 }
@@ -212,7 +212,7 @@ fn older(files: &TokenizerFiles<'_>, class: Class) -> Result<Object, String> {
         return Err(nothing(files, class));
     }
     let model = match class {
-        Class::Bert | Class::DistilBert => {
+        Class::Bert | Class::DistilBert | Class::Mpnet => {
             let mut vocab = Object::new();
             for (id, token) in files.text("vocab.txt")?.lines().enumerate() {
                 vocab.insert(token.trim_end().to_owned(), json!(id));
@@ -269,7 +269,11 @@ fn made(
             .collect()
     };
     let before = figures(&own);
-    let model = class::model(class, own, tokens.of("unk_token").unwrap_or_default());
+    let model = class::model(
+        (class, switches.unknown),
+        own,
+        tokens.of("unk_token").unwrap_or_default(),
+    );
     let parts = class::parts(class, switches, charsmap(file.get("normalizer")));
     if file.contains_key("pre_tokenizer") {
         let after = model.as_object().map(figures).unwrap_or_default();

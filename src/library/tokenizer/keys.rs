@@ -13,6 +13,8 @@ pub(super) enum Rule {
     Used,
     /// It is followed where the class has use for it; else transformers passes it over, and so is it here.
     UsedBy(fn(Class) -> bool),
+    /// It is followed where the class has use for it; else it is refused with the reason.
+    UsedOr(fn(Class) -> bool, &'static str),
     /// Only these values, or its absence, are as if it were not written: others are refused with the reason.
     Only(&'static [Plain], &'static str),
     /// It changes no id, for the reason.
@@ -46,7 +48,7 @@ impl Plain {
 }
 
 use Plain::{Empty, Is, Null, Text};
-use Rule::{Idle, Only, Used, UsedBy};
+use Rule::{Idle, Only, Used, UsedBy, UsedOr};
 
 const PREFIX: Rule = UsedBy(|class| class.prefix_space().is_some());
 const DECODING: Rule = Idle("it acts where ids become text");
@@ -62,13 +64,19 @@ const REMADE: Rule = Only(
     "the tokenizer would be made of what stands here and not of its files; put it into tokenizer.json",
 );
 
+const UNKNOWN: Rule = UsedOr(
+    |class| class == Class::DebertaV2,
+    "the tokenizer would be made of what stands here and not of its files; put it into tokenizer.json",
+);
+
 /// The table.
 pub(super) const KEYS: &[(&str, Rule)] = &[
     ("tokenizer_class", Used),
     (
         "do_lower_case",
-        UsedBy(|class| class.normalizes() || class == Class::Albert),
+        UsedBy(|class| class.normalizes() || matches!(class, Class::Albert | Class::DebertaV2)),
     ),
+    ("split_by_punct", UsedBy(|class| class == Class::DebertaV2)),
     ("keep_accents", UsedBy(|class| class == Class::Albert)),
     ("strip_accents", UsedBy(Class::normalizes)),
     ("tokenize_chinese_chars", UsedBy(Class::normalizes)),
@@ -154,7 +162,7 @@ pub(super) const KEYS: &[(&str, Rule)] = &[
     ),
     ("vocab", REMADE),
     ("merges", REMADE),
-    ("unk_id", REMADE),
+    ("unk_id", UNKNOWN),
     ("tokenizer_object", REMADE),
     ("post_processor", REMADE),
     ("_spm_precompiled_charsmap", REMADE),
@@ -243,6 +251,13 @@ pub(super) fn review(class: Class, config: &Map<String, Json>) -> Result<Vec<Not
             .map(|(_, rule)| *rule)
         {
             Some(Used | Idle(_)) => {}
+            Some(UsedOr(used, _)) if used(class) || value.is_null() => {}
+            Some(UsedOr(_, why)) => {
+                return Err(format!(
+                    "tokenizer_config.json has `{key}` = {}: {why}",
+                    short(value)
+                ));
+            }
             Some(UsedBy(used)) if used(class) || class == Class::Plain || !asks(key, value) => {}
             Some(UsedBy(_)) => notes.push(Note {
                 topic: Topic::Unread,

@@ -15,6 +15,10 @@ pub(super) struct Switches {
     pub legacy: bool,
     /// Whether accents stay where they are else taken away.
     pub keep_accents: bool,
+    /// Whether texts are cut at punctuation.
+    pub punctuation: bool,
+    /// The piece that stands for what is in no piece, where its token does not say so.
+    pub unknown: u64,
 }
 
 impl Switches {
@@ -25,12 +29,14 @@ impl Switches {
     pub(super) fn read(class: Class, config: &Map<String, Json>) -> Result<Self, String> {
         let prefix = class.prefix_space().unwrap_or(false);
         Ok(Self {
-            lowercase: flag(config, "do_lower_case")?.unwrap_or(true),
+            lowercase: flag(config, "do_lower_case")?.unwrap_or(class.lowers()),
             strip_accents: flag(config, "strip_accents")?,
             chinese: flag(config, "tokenize_chinese_chars")?.unwrap_or(true),
             prefix_space: flag(config, "add_prefix_space")?.unwrap_or(prefix),
             legacy: flag(config, "legacy")?.unwrap_or(false),
             keep_accents: flag(config, "keep_accents")?.unwrap_or(false),
+            unknown: place(config, "unk_id")?.unwrap_or(1),
+            punctuation: flag(config, "split_by_punct")?.unwrap_or(false),
         })
     }
 }
@@ -46,5 +52,15 @@ pub(super) fn flag(config: &Map<String, Json>, key: &str) -> Result<Option<bool>
         Some(other) => Err(format!(
             "tokenizer_config.json has `{key}` = {other}; true or false is wanted"
         )),
+    }
+}
+
+/// A whole number; `null` counts as absent.
+fn place(config: &Map<String, Json>, key: &str) -> Result<Option<u64>, String> {
+    match config.get(key) {
+        None | Some(Json::Null) => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| {
+            format!("tokenizer_config.json has `{key}` = {value}; a whole number is wanted")
+        }),
     }
 }

@@ -24,7 +24,7 @@ pub mod types;
 pub mod verify;
 
 pub use builder::{Builder, Numbers};
-pub use distances::Distances;
+pub use distances::{Bucketing, Distances};
 pub use format::Format;
 pub use graph::{
     Axis, Block, Class, Def, Feed, Mark, Node, Phase, Pick, Program, Resident, TargetKind, Value,

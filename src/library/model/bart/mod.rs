@@ -2,7 +2,7 @@
 
 use super::super::generate::Rules;
 use super::super::net::{
-    Attend, Columns, Init, KeyMaps, Net, Normed, Param, ParamKind, Part, Role, Site, Waves,
+    Attend, Beside, Columns, Init, KeyMaps, Net, Normed, Param, ParamKind, Part, Role, Site, Waves,
 };
 use super::super::schema::Schema;
 use super::pair::{CROSS, OWN, Reads};
@@ -275,7 +275,7 @@ impl Bart {
                 queries,
                 keys,
                 values,
-                bias: None,
+                beside: Beside::Nothing,
                 dropout: self.facts.attention_dropout,
             })
         };

@@ -1,7 +1,7 @@
 //! One block of a decoder, or a narrow copy of one, being built.
 
 use super::super::super::derive::prune::Pruner;
-use super::super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
+use super::super::super::net::{Attend, Beside, Columns, KeyMaps, Net, Part, Role, Site};
 use super::{Fused, Layer, Norms, QkNorm, Shape};
 use crate::library::counts::to_u32;
 use crate::program::op::{Attention, Heads, Mask};
@@ -124,7 +124,7 @@ impl Block<'_> {
             )
         };
         let of = Attend {
-            bias: None,
+            beside: Beside::Nothing,
             op,
             read: x,
             maps: self.key_maps(),

@@ -1,12 +1,14 @@
 //! The block of BERT and its kin, and narrow copies of it.
 
 use super::super::super::derive::prune::Pruner;
-use super::super::super::net::{Attend, Columns, KeyMaps, Net, Normed, Part, Role, Site};
+use super::super::super::net::{
+    AtDistances, Attend, Beside, Columns, KeyMaps, Net, Normed, Part, Role, Site,
+};
 use super::super::Mirror;
 use super::Sizes;
 use crate::library::counts::to_u32;
 use crate::program::op::{Attention, Heads};
-use crate::program::{Real, Value};
+use crate::program::{Distances, Real, Value};
 
 /// Module paths of one block, in the checkpoint's own words.
 pub(in super::super) struct BlockPaths {
@@ -44,12 +46,41 @@ pub(in super::super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
     }
 }
 
+/// Rows that stand for distances, which queries and keys of a block meet.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Disentangled {
+    /// `[buckets, hidden]`.
+    pub rows: Value,
+    /// The bucket of each distance.
+    pub distances: Distances,
+    /// Whether queries meet keys of distances, and keys queries of them.
+    pub meets: [bool; 2],
+    /// Modules of their own that make those keys and queries; else the maps of tokens make them.
+    pub own: Option<[String; 2]>,
+}
+
+/// What the scores of a block have beside the products of queries and keys.
+#[derive(Clone, Debug)]
+pub(in super::super) enum Scores {
+    /// Nothing, or what is added.
+    Plain(Beside),
+    /// Nothing, and the scale is that of scores with so many products more.
+    Alone(usize),
+    /// The products with these.
+    Disentangled(Disentangled),
+}
+
+impl Scores {
+    pub(in super::super) const NOTHING: Self = Self::Plain(Beside::Nothing);
+}
+
 /// One block being built.
 struct Built<'a> {
     paths: &'a BlockPaths,
     sizes: &'a Sizes,
     /// Its number; a copy has none.
     at: Option<u64>,
+    scores: Scores,
 }
 
 impl Built<'_> {
@@ -68,15 +99,28 @@ impl Built<'_> {
         let query = self.map(&paths.query, Role::Query, (d, d));
         let key = self.map(&paths.key, Role::Key, (d, d));
         let value = self.map(&paths.value, Role::Value, (d, d));
+        let queries = net.linear(query.clone(), x);
+        let keys = net.linear(key.clone(), x);
+        let values = net.linear(value.clone(), x);
+        let mut parts = 1;
+        let beside = match &self.scores {
+            Scores::Plain(beside) => *beside,
+            Scores::Alone(more) => {
+                parts += more;
+                Beside::Nothing
+            }
+            Scores::Disentangled(of) => {
+                parts += of.meets.iter().filter(|meets| **meets).count();
+                self.places(net, of, [&key, &query])
+            }
+        };
+        let scale = 1.0 / ((head * parts as u64) as f64).sqrt();
         let of = Attend {
-            bias: None,
-            queries: net.linear(query, x),
-            keys: net.linear(key.clone(), x),
-            values: net.linear(value.clone(), x),
-            op: Attention::plain(
-                Heads::each(to_u32(heads)),
-                Real::new(1.0 / (head as f64).sqrt()),
-            ),
+            beside,
+            queries,
+            keys,
+            values,
+            op: Attention::plain(Heads::each(to_u32(heads)), Real::new(scale)),
             read: x,
             maps: KeyMaps {
                 key: Columns::all(key),
@@ -88,6 +132,24 @@ impl Built<'_> {
         let part = Part::Attention { heads, keys, head };
         let site = Site::new(&paths.heads, Role::Attention, part);
         net.attention(site.in_layer(self.at), of)
+    }
+
+    /// Keys and queries of distances, by these maps of tokens or by their own.
+    fn places(&self, net: &mut Net<'_>, of: &Disentangled, [key, query]: [&Site; 2]) -> Beside {
+        let d = self.sizes.hidden;
+        let rows = net.dropout(of.rows, self.sizes.hidden_dropout);
+        let mut made = |(at, map, role): (usize, &Site, Role)| {
+            let meets = of.meets.get(at).is_some_and(|meets| *meets);
+            meets.then(|| match of.own.as_ref().and_then(|own| own.get(at)) {
+                Some(path) => net.linear(self.map(path, role, (d, d)), rows),
+                None => net.linear_again(map.clone(), rows),
+            })
+        };
+        Beside::Distances(AtDistances {
+            distances: of.distances,
+            keys: made((0, key, Role::PositionKey)),
+            queries: made((1, query, Role::PositionQuery)),
+        })
     }
 
     /// The residual `x` with what a sub-layer adds, which read `read`, and the norm behind it, if one stands there.
@@ -166,7 +228,24 @@ pub(in super::super) fn block(
     (at, last): (Option<u64>, bool),
     x: Value,
 ) -> Value {
-    Built { paths, sizes, at }.build(net, last, x)
+    block_scored(net, paths, sizes, (at, last, Scores::NOTHING), x)
+}
+
+/// The same with something beside the products of queries and keys.
+pub(in super::super) fn block_scored(
+    net: &mut Net<'_>,
+    paths: &BlockPaths,
+    sizes: &Sizes,
+    (at, last, scores): (Option<u64>, bool, Scores),
+    x: Value,
+) -> Value {
+    let built = Built {
+        paths,
+        sizes,
+        at,
+        scores,
+    };
+    built.build(net, last, x)
 }
 
 /// What a narrow copy is cut out of, by module paths.
@@ -187,6 +266,17 @@ pub(in super::super) fn mirror(
     sizes: &Sizes,
     own: Own<'_>,
     (mirror, x): (Mirror, Value),
+) -> Value {
+    mirror_scored(net, path, sizes, own, (mirror, Scores::NOTHING, x))
+}
+
+/// The same with something beside the products of queries and keys.
+pub(in super::super) fn mirror_scored(
+    net: &mut Net<'_>,
+    path: &str,
+    sizes: &Sizes,
+    own: Own<'_>,
+    (mirror, scores, x): (Mirror, Scores, Value),
 ) -> Value {
     let at = |rest: &str| format!("{path}.{rest}");
     let paths = BlockPaths {
@@ -211,7 +301,7 @@ pub(in super::super) fn mirror(
         entered(pruner, own, sizes, narrow.hidden);
         follow(pruner, &paths, own.block, (sizes, &narrow));
     }
-    block(net, &paths, &narrow, (None, mirror.last), x)
+    block_scored(net, &paths, &narrow, (None, mirror.last, scores), x)
 }
 
 /// Begins the walk at the token embedding, if it is not under way: what leaves it in the end are `keep` columns.

@@ -10,7 +10,9 @@ use crate::program::{Feed, Value};
 mod block;
 mod config;
 
-pub(super) use block::{BlockPaths, Own, bert_block, block, mirror};
+pub(super) use block::{
+    BlockPaths, Disentangled, Own, Scores, bert_block, block, block_scored, mirror, mirror_scored,
+};
 pub(super) use config::{Config, within_bounds};
 
 /// Sizes of an encoder.

@@ -16,6 +16,8 @@ pub(super) const TYPES: &[&str] = &[
     "albert",
     "modernbert",
     "xlm-roberta-xl",
+    "mpnet",
+    "deberta-v2",
 ];
 
 /// Those whose classes have BERT's names of keys.
@@ -27,8 +29,13 @@ pub(super) const LIKE_BERT: &[&str] = &[
     "electra",
     "albert",
     "xlm-roberta-xl",
+    "mpnet",
+    "deberta-v2",
 ];
 
+const MPNET: super::On = These(&["mpnet"]);
+const DEBERTA: super::On = These(&["deberta-v2"]);
+const CONVOLUTION: Rule = Idle("`conv_kernel_size` says whether there is a convolution");
 const MODERN: super::On = These(&["modernbert"]);
 const NO_POOLER: Rule = Idle("the pooler is one layer, as wide as the model and without attention");
 const UNREAD: Rule = Idle("no class of transformers reads it");
@@ -37,6 +44,35 @@ const OPTIONS: Rule =
 
 /// The rows.
 pub(super) const KEYS: &[Row] = &[
+    // Rows of one class come before those of many.
+    (
+        "type_vocab_size",
+        MPNET,
+        Idle("the class has no segments, whatever it says"),
+    ),
+    ("relative_attention_num_buckets", MPNET, Used),
+    ("relative_attention", DEBERTA, Used),
+    ("position_buckets", DEBERTA, Used),
+    ("max_relative_positions", DEBERTA, Used),
+    ("pos_att_type", DEBERTA, Used),
+    ("share_att_key", DEBERTA, Used),
+    ("norm_rel_ebd", DEBERTA, Used),
+    ("position_biased_input", DEBERTA, Used),
+    ("embedding_size", DEBERTA, Used),
+    ("attention_head_size", DEBERTA, Used),
+    ("conv_kernel_size", DEBERTA, Used),
+    ("conv_act", DEBERTA, CONVOLUTION),
+    ("conv_groups", DEBERTA, CONVOLUTION),
+    ("pooler_hidden_size", DEBERTA, Used),
+    ("pooler_dropout", DEBERTA, Used),
+    ("pooler_hidden_act", DEBERTA, Used),
+    ("cls_dropout", DEBERTA, Used),
+    ("legacy", DEBERTA, Used),
+    (
+        "padding_idx",
+        DEBERTA,
+        Idle("`pad_token_id` is what counts"),
+    ),
     ("intermediate_size", Bert, Used),
     ("hidden_act", Bert, Used),
     ("hidden_dropout_prob", Bert, Used),

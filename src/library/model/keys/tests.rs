@@ -8,7 +8,7 @@ fn every_key_of_the_config_classes_has_a_row() {
     let text = std::fs::read("tests/reference/keys.json").expect("the reference");
     let json: Json = serde_json::from_slice(&text).expect("JSON");
     let classes = json["config.json"].as_object().expect("classes");
-    assert_eq!(classes.len(), 31);
+    assert_eq!(classes.len(), 33);
     for (model_type, keys) in classes {
         for key in keys.as_array().expect("keys") {
             let key = key.as_str().expect("a name");

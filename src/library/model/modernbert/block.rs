@@ -1,6 +1,6 @@
 //! One block of a ModernBERT, or a narrow copy of one, being built.
 
-use super::super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
+use super::super::super::net::{Attend, Beside, Columns, KeyMaps, Net, Part, Role, Site};
 use super::config::{Layer, Shape};
 use crate::library::counts::to_u32;
 use crate::program::op::{Attention, Heads, Mask};
@@ -44,7 +44,7 @@ impl Block<'_> {
         };
         let scale = Real::new(1.0 / (head as f64).sqrt());
         let of = Attend {
-            bias: None,
+            beside: Beside::Nothing,
             op: Attention {
                 mask: self.own.distance.map_or(Mask::FULL, Mask::near),
                 ..Attention::plain(Heads::each(to_u32(heads)), scale)

@@ -1,13 +1,13 @@
 //! T5 (Raffel et al. 2020): T5, T5 v1.1, FLAN-T5 and mT5.
 
 use super::super::generate::Rules;
-use super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
+use super::super::net::{Attend, Beside, Columns, KeyMaps, Net, Part, Role, Site};
 use super::super::schema::Schema;
 use super::pair::{CROSS, OWN, Reads};
 use super::{Architecture, Behind, Facts, LmHead, Model, Seq2Seq, Sides};
 use crate::library::counts::to_u32;
 use crate::program::op::{ActivationKind, Attention, Heads, Mask};
-use crate::program::{Distances, Feed, Real, Value};
+use crate::program::{Bucketing, Distances, Feed, Real, Value};
 
 mod config;
 
@@ -110,7 +110,11 @@ impl T5 {
             distances: Distances {
                 buckets: self.buckets,
                 furthest: self.furthest,
-                both_sides: !decoder,
+                by: if decoder {
+                    Bucketing::OneSide
+                } else {
+                    Bucketing::BothSides
+                },
                 of_source: !decoder,
             },
         }
@@ -171,7 +175,7 @@ impl T5 {
                 queries,
                 keys,
                 values,
-                bias,
+                beside: bias.map_or(Beside::Nothing, Beside::Bias),
                 dropout: self.facts.attention_dropout,
             })
         };

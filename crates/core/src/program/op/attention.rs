@@ -23,7 +23,10 @@ mod tiling;
 
 #[cfg(test)]
 pub(super) use fixtures::{biased, cases, faults, fixtures, samples};
-pub(super) use kernel::{Bias, Draw, clear_outside, is_small, sequences, split_rows, transpose};
+pub(super) use kernel::{
+    Bias, Bounds, Draw, centre_rows, clear_outside, is_small, normalise_rows, sequences,
+    split_rows, transpose,
+};
 pub(super) use lengths::{BACKWARD_TILE, Lengths, aligned, padded};
 use lengths::{FORWARD_TILE, ITEM};
 pub use mask::{Heads, Mask};

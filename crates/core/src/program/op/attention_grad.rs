@@ -12,7 +12,7 @@ use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, Tens
 
 mod kernel;
 
-pub(super) use kernel::{Buffers, Operands, Part};
+pub(super) use kernel::{Buffers, Operands, Part, Query, dot, score_row, shift_row};
 
 /// `(up, q [T, H·w], k, v [k·T, K·w], o [T, H·w], lse [T, H], offsets[, sources][, bias][, keys, step]) → (dq, dk, dv)` of an
 /// [`Attention`].

@@ -44,6 +44,8 @@ mod constant;
 mod cross_entropy;
 mod cross_entropy_grad;
 mod detach;
+mod disentangled_attention;
+mod disentangled_attention_grad;
 mod dropout;
 mod elementwise;
 mod expand;
@@ -190,6 +192,8 @@ ops! {
     cross_entropy::CrossEntropy,
     cross_entropy_grad::CrossEntropyGrad,
     detach::Detach,
+    disentangled_attention::DisentangledAttention,
+    disentangled_attention_grad::DisentangledAttentionGrad,
     dropout::Dropout,
     elementwise::Elementwise,
     expand::Expand,

@@ -1,6 +1,6 @@
 //! `reshape`: the same elements in the same order, as another shape.
 
-use super::super::types::Shape;
+use super::super::types::{DType, Shape};
 use super::launch::{KernelSource, Launch, Launches, Operand::In, Operand::Out, stored_in};
 use super::math::{for_chunks, part};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -25,7 +25,7 @@ pub(super) const SOURCE: Option<KernelSource> = None;
 impl OpRule for Reshape {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [a] if a.dtype.is_compute() => {
+            [a] if a.dtype.is_compute() || a.dtype == DType::U32 => {
                 let (own, wanted) = (elements(&a.shape), elements(&self.shape));
                 if own.is_some() && own == wanted {
                     let shape = self.shape.iter().copied();
@@ -34,7 +34,7 @@ impl OpRule for Reshape {
                     Err("a shape of as many elements is wanted".into())
                 }
             }
-            _ => Err("one float is wanted".into()),
+            _ => Err("one operand is wanted, floats or u32".into()),
         }
     }
 
@@ -46,6 +46,11 @@ impl OpRule for Reshape {
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        if io.outputs[0].dtype() == DType::U32 {
+            let x = io.input(0).slice::<u32>();
+            io.outputs[0].slice::<u32>().copy_from_slice(x);
+            return Ok(());
+        }
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let x = io.input(0).slice::<T>();
             for_chunks(io.outputs[0].slice::<T>(), |start, out| {

@@ -378,9 +378,9 @@ impl Attention {
 
 /// What becomes of a product of a query and a key: times `scale`, within `cap` where it is not 0.
 #[derive(Clone, Copy)]
-struct Bounds<T> {
-    scale: T,
-    cap: T,
+pub(in super::super) struct Bounds<T> {
+    pub scale: T,
+    pub cap: T,
 }
 
 /// Puts a number in the place of the keys a query does not see; it sees those from `.0` to before `.1`.
@@ -392,7 +392,7 @@ pub(in super::super) fn clear_outside<T: Copy>(row: &mut [T], seen: (usize, usiz
 
 /// Of a tile of products, whose rows' queries see what `seen` says: scores, minus each row's largest, which goes to
 /// every `step`-th of `maxima`.
-fn centre_rows<T: Elementary>(
+pub(in super::super) fn centre_rows<T: Elementary>(
     tile: &mut [T],
     seen: &[(usize, usize)],
     bounds: Bounds<T>,
@@ -417,7 +417,7 @@ fn centre_rows<T: Elementary>(
 }
 
 /// Of a tile of exponentials: each row over its sum; the maxima become log-sum-exps.
-fn normalise_rows<T: Elementary>(
+pub(in super::super) fn normalise_rows<T: Elementary>(
     tile: &mut [T],
     seen: &[(usize, usize)],
     maxima: &mut [T],

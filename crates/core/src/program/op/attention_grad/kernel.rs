@@ -304,29 +304,29 @@ impl<'a, T: Elementary> Operands<'a, T> {
     }
 }
 
-fn dot<T: Elementary>(a: &[T], b: &[T]) -> T {
+pub(in super::super) fn dot<T: Elementary>(a: &[T], b: &[T]) -> T {
     simd!(<T> (a: &'a [T] = a, b: &'a [T] = b) -> T { row_sum_of_two(a, b, |a, b| a * b) })
 }
 
 /// `p ← scale · p − lse`
-fn shift_row<T: Elementary>(p: &mut [T], scale: T, lse: T) {
+pub(in super::super) fn shift_row<T: Elementary>(p: &mut [T], scale: T, lse: T) {
     simd!(<T> (p: &'a mut [T] = p, scale: T = scale, lse: T = lse) { by_sixteen(p, |x| x * scale - lse) });
 }
 
 /// What a query's row of scores is worked on with.
 #[derive(Clone, Copy)]
-struct Query<'a, T> {
+pub(in super::super) struct Query<'a, T> {
     /// Factors of dropout.
-    factors: Option<&'a [T]>,
+    pub factors: Option<&'a [T]>,
     /// The keys it sees.
-    seen: (usize, usize),
-    scale: T,
+    pub seen: (usize, usize),
+    pub scale: T,
     /// `D`.
-    dot: T,
+    pub dot: T,
 }
 
 /// One query: from probabilities and `up vᵀ` to the dropped probabilities and `scale · dS`.
-fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], query: Query<'_, T>) {
+pub(in super::super) fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], query: Query<'_, T>) {
     simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, query: Query<'a, T> = query) {
         let Query { factors, seen, scale, dot } = query;
         clear_outside(p, seen, T::zero());
