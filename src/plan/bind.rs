@@ -158,6 +158,8 @@ pub(super) struct Want<'a> {
     pub marking: Marking,
     /// The method whose tasks the examples name, and how many it has.
     pub tasks: Option<(&'static str, u64)>,
+    /// Whether its labels are read, where the task reads such.
+    pub labelled: bool,
     /// Whether to say what is seen of its rows.
     pub survey: bool,
     /// How the tokens are found that a language model learns.

@@ -1,5 +1,7 @@
 //! The stage graph; the only file that names petgraph.
 
+use std::collections::BTreeSet;
+
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 
@@ -8,6 +10,20 @@ use crate::base::{Diag, Diags};
 use crate::library::schema::Reference;
 use crate::library::stage::keys;
 use crate::resolve::{Declared, Recipe};
+
+/// A stage of a name and all that it needs at the same point.
+pub(super) fn needed<'a>(recipe: &'a Recipe, name: &'a str) -> BTreeSet<&'a str> {
+    let stages: Vec<&Declared> = recipe.stages().collect();
+    let place = |name: &str| stages.iter().position(|s| s.name.value == name);
+    let mut todo: Vec<usize> = place(name).into_iter().collect();
+    let mut found = BTreeSet::new();
+    while let Some(stage) = todo.pop().and_then(|at| stages.get(at)) {
+        if found.insert(stage.name.value.as_str()) {
+            todo.extend(needs(stage, &stages).map(|(_, at)| at));
+        }
+    }
+    found
+}
 
 /// Stages in an order in which each comes after those it needs; stages on a circle are left out,
 /// with a diagnostic.
@@ -119,12 +135,18 @@ fn needs<'a>(
     stage: &'a Declared,
     stages: &'a [&Declared],
 ) -> impl Iterator<Item = (&'static str, usize)> + 'a {
-    [keys::FROM, keys::PROMPT, keys::TUNED]
-        .map(|key| key.key().name)
-        .into_iter()
-        .filter_map(|key| {
-            let (name, _) = stage.filled.values.find::<Reference>(key)?;
-            let place = stages.iter().position(|s| s.name.value == name)?;
-            Some((key, place))
-        })
+    [
+        keys::FROM,
+        keys::PROMPT,
+        keys::TUNED,
+        keys::TEACHERS,
+        keys::TEACHER_WEIGHTS,
+    ]
+    .map(|key| key.key().name)
+    .into_iter()
+    .filter_map(|key| {
+        let (name, _) = stage.filled.values.find::<Reference>(key)?;
+        let place = stages.iter().position(|s| s.name.value == name)?;
+        Some((key, place))
+    })
 }

@@ -49,7 +49,8 @@ impl Binder<'_> {
         let rows = chat::rows(declared, model, (want, at), asked.variables.as_ref(), diags)?;
         let mut want = Want { rows, ..want };
         let fixed = want.classes.filter(|_| want.task.answer().names_classes());
-        let source = match self.source(declared, split, want.task, (fixed, want.preferred)) {
+        let read = (want.task, want.labelled);
+        let source = match self.source(declared, split, read, (fixed, want.preferred)) {
             Ok(source) => source,
             Err(Unavailable::Offline(_)) if lacks => return None,
             Err(Unavailable::Offline(why)) => {
@@ -189,7 +190,7 @@ impl Binder<'_> {
         task: &dyn Task,
         classes: &[String],
     ) -> Result<Arc<RawSplit>, Unavailable> {
-        let source = self.source(declared, split, task, (Some(classes), None))?;
+        let source = self.source(declared, split, (task, true), (Some(classes), None))?;
         let key = format!("{:p}", Arc::as_ptr(&source));
         if let Some(raw) = self.raw.get(&key) {
             return Ok(raw.clone());

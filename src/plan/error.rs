@@ -98,8 +98,8 @@ crate::codes! {
     /// class one more than are shown, and an objective that reads label words; or there is no room for them within
     /// `max_length`.
     BAD_DEMONSTRATIONS = "plan::bad_demonstrations";
-    /// The verbalizer gives each class one word, and each word must be one token of the model, another for each class: the
-    /// mask holds one token.
+    /// The verbalizer gives each class a word or several, and each word must be one token of the model that no other class has:
+    /// the mask holds one token.
     BAD_LABEL_WORD = "plan::bad_label_word";
     /// What a `choose_prompt` stage lists leaves no choice: one candidate in all, a template twice, classes without different
     /// words. Or there are too many candidates, or the model of a stage that takes the choice reads the words differently.

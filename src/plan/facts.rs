@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::estimate::{Estimate, describe_node, evaluation_sizes, every_size, training_sizes};
-use super::fingerprint::CHOSEN;
+use super::fingerprint::{CHOSEN, TAUGHT};
 use super::split::Lengths;
 use super::{Plan, Stage};
 use crate::library::metric::Metric;
@@ -105,6 +105,14 @@ pub fn variant(plan: &Plan, stage: &Stage) -> Option<String> {
         Some(chooser) => Some(variant(plan, plan.stage(&chooser.stage)?)?),
         None => None,
     };
+    let mut taught: Vec<String> = Vec::new();
+    for teacher in &stage.start.teachers {
+        taught.push(variant(plan, plan.stage(&teacher.stage)?)?);
+        if let Some(judge) = &teacher.judge {
+            taught.push(variant(plan, plan.stage(judge)?)?);
+        }
+    }
+    let taught = taught.join(" ");
     let text: Vec<String> = stage
         .parts
         .iter()
@@ -113,6 +121,7 @@ pub fn variant(plan: &Plan, stage: &Stage) -> Option<String> {
             let value = match (&parent, name.as_str()) {
                 (Some(parent), "from") => parent,
                 (_, CHOSEN) => chooser.as_ref().unwrap_or(value),
+                (_, TAUGHT) => &taught,
                 _ => value,
             };
             format!("{name}\u{1f}{value}")

@@ -18,6 +18,9 @@ const SCHEMA: u32 = 4;
 /// The part that stands for a prompt that another stage chooses: that stage's fingerprint.
 pub(super) const CHOSEN: &str = "chosen prompt";
 
+/// The part that stands for scores of other stages: the fingerprints of these, and of those that weigh them.
+pub(super) const TAUGHT: &str = "teachers";
+
 /// What a stage's result depends on, by name, and its hash; no hash where an input's identity could
 /// not be had. References count by what they refer to, not by name; adapters that are started from by their files.
 pub(super) fn fingerprint(
@@ -82,6 +85,17 @@ pub(super) fn fingerprint(
         let print = plan.stage(tuned).and_then(|s| s.fingerprint.clone());
         whole &= print.is_some();
         parts.insert("tuned".to_owned(), print.unwrap_or_default());
+    }
+    if !start.teachers.is_empty() {
+        let print = |name: &str| plan.stage(name).and_then(|s| s.fingerprint.clone());
+        let each = start.teachers.iter().map(|teacher| {
+            let judge = teacher.judge.as_deref();
+            let judged = judge.map(|name| print(name).map(|print| format!("*{print}")));
+            Some(print(&teacher.stage)? + &judged.unwrap_or(Some(String::new()))?)
+        });
+        let each: Option<Vec<String>> = each.collect();
+        whole &= each.is_some();
+        parts.insert(TAUGHT.to_owned(), each.unwrap_or_default().join(" "));
     }
     whole &= of_prompt(plan, start, &mut parts);
     for (key, split) in kind.splits().iter().zip(splits) {

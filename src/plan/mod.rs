@@ -6,6 +6,7 @@ pub mod bind;
 mod by_place;
 pub mod chat;
 pub mod choice;
+mod classroom;
 mod dag;
 pub mod data;
 mod demonstrations;
@@ -40,24 +41,26 @@ mod stages;
 pub mod sweep;
 pub mod time;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use predicting::Served;
-pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage};
+pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage, Teacher};
 
 use self::bind::Binder;
+use self::classroom::Classroom;
 use self::sweep::{Here, Merger, Resolved};
 use crate::base::units::Count;
 use crate::base::world::World;
-use crate::base::{Diag, Diags, Outcome};
+use crate::base::{Diag, Diags, Outcome, suggest};
 use crate::library::data::tokens::Marking;
 use crate::library::decl;
 use crate::library::method::import;
 use crate::library::stage::keys;
 use crate::program::op::Machine;
-use crate::resolve::error::TOO_MANY_POINTS;
+use crate::resolve::error::{DANGLING_NAME, TOO_MANY_POINTS};
 use crate::resolve::points::Gather;
-use crate::resolve::{Recipe, Swept};
+use crate::resolve::{Declared, Recipe, Swept};
 use planner::Planner;
 
 /// Plans a recipe, at all its points, for a machine; `survey` says whether to look at the rows of its data. Of one that is
@@ -77,52 +80,22 @@ pub fn plan_until(
     let none = Recipe::default();
     let mut binder = Binder::new(&none, world, machine.device);
     binder.survey = survey;
-    let mut plan = Plan::default();
-    let mut merger = Merger::default();
+    let mut planning = Planning {
+        swept,
+        machine,
+        stopped,
+        binder,
+        plan: Plan::default(),
+        merger: Merger::default(),
+        ahead: BTreeMap::new(),
+    };
     let mut homes: Vec<Here<'_>> = Vec::new();
     let mut gather = Gather::default();
-    for recipe in &swept.recipes {
+    for (point, recipe) in swept.recipes.iter().enumerate() {
         let mut diags = Diags::default();
-        binder.recipe = recipe;
-        binder.models(&mut diags);
-        let mut here = Here::new();
-        plan.reads.extend(reads(recipe));
-        for declared in dag::order(recipe, &mut diags) {
-            if stopped() {
-                break;
-            }
-            let values = Resolved::new(recipe, declared, &here);
-            let place = if let Some((place, own)) = merger.known(&values) {
-                own.iter().for_each(|d| diags.push(d.clone()));
-                *place
-            } else {
-                let name = &declared.name.value;
-                let alias = if swept.points.swept() {
-                    format!("{name}@{}", plan.stages.len())
-                } else {
-                    name.clone()
-                };
-                let mut own = Diags::default();
-                let planned = Planner {
-                    binder: &mut binder,
-                    plan: &plan,
-                    here: &here,
-                    machine,
-                    marking: Marking::default(),
-                    tasks: None,
-                }
-                .stage(declared, alias, &mut own);
-                let planned = planned.filter(|_| !own.has_errors());
-                let place = merger.put(&mut plan, &values, planned, &own);
-                diags.extend(own);
-                place
-            };
-            if let Some(place) = place {
-                here.insert(&declared.name.value, place);
-            }
-        }
-        homes.push(here);
-        if plan.stages.len() > MOST_STAGES
+        planning.plan.reads.extend(reads(recipe));
+        homes.push(planning.point(point, None, &mut diags));
+        if planning.plan.stages.len() > MOST_STAGES
             && let Some(last) = recipe.stages().last()
         {
             let message = format!(
@@ -141,6 +114,12 @@ pub fn plan_until(
             break;
         }
     }
+    let Planning {
+        mut binder,
+        mut plan,
+        merger,
+        ..
+    } = planning;
     let mut diags = gather.into_diags(&swept.points);
     if swept.whole && !diags.has_errors() {
         sweep::finish(&mut plan, swept, &homes, &merger, &mut diags);
@@ -148,6 +127,143 @@ pub fn plan_until(
         seen::look(&mut plan, std::mem::take(&mut binder.noted), &mut diags);
     }
     Outcome::new(Some(plan), diags)
+}
+
+/// A plan on its way.
+struct Planning<'s> {
+    swept: &'s Swept,
+    machine: &'s Machine,
+    stopped: &'s dyn Fn() -> bool,
+    binder: Binder<'s>,
+    plan: Plan,
+    merger: Merger,
+    /// Stages that were planned before their point was reached, since they teach one of another point.
+    ahead: BTreeMap<(usize, &'s str), Option<usize>>,
+}
+
+impl<'s> Planning<'s> {
+    /// Plans the stages of a point: that of a name with all that it needs, or all. Gives the place of each.
+    fn point(&mut self, point: usize, wanted: Option<&'s str>, diags: &mut Diags) -> Here<'s> {
+        let mut here = Here::new();
+        let swept = self.swept;
+        let Some(recipe) = swept.recipes.get(point) else {
+            return here;
+        };
+        self.binder.recipe = recipe;
+        self.binder.models(diags);
+        let needed = wanted.map(|name| dag::needed(recipe, name));
+        for declared in dag::order(recipe, diags) {
+            if (self.stopped)() {
+                break;
+            }
+            let name = declared.name.value.as_str();
+            if needed.as_ref().is_some_and(|list| !list.contains(name)) {
+                continue;
+            }
+            if let Some(place) = self.stage((point, recipe), declared, &here, diags) {
+                here.insert(name, place);
+            }
+        }
+        here
+    }
+
+    /// Plans a stage of a point, or finds it among those that are planned.
+    fn stage(
+        &mut self,
+        (point, recipe): (usize, &'s Recipe),
+        declared: &'s Declared,
+        here: &Here<'s>,
+        diags: &mut Diags,
+    ) -> Option<usize> {
+        let classroom = self.classroom(point, declared, here, diags);
+        // Others may have been planned meanwhile.
+        self.binder.recipe = recipe;
+        let values = Resolved::new(recipe, declared, here, &classroom);
+        if let Some((place, own)) = self.merger.known(&values) {
+            own.iter().for_each(|d| diags.push(d.clone()));
+            return *place;
+        }
+        let name = &declared.name.value;
+        let alias = if self.swept.points.swept() {
+            format!("{name}@{}", self.plan.stages.len())
+        } else {
+            name.clone()
+        };
+        let mut own = Diags::default();
+        let planned = Planner {
+            binder: &mut self.binder,
+            plan: &self.plan,
+            here,
+            machine: self.machine,
+            marking: Marking::default(),
+            tasks: None,
+            classroom: &classroom,
+        }
+        .stage(declared, alias, &mut own);
+        let planned = planned.filter(|_| !own.has_errors());
+        let place = self.merger.put(&mut self.plan, &values, planned, &own);
+        diags.extend(own);
+        place
+    }
+
+    /// The stages that teach a stage, planned at all points of the sweeps that it takes them over.
+    fn classroom(
+        &mut self,
+        point: usize,
+        declared: &'s Declared,
+        here: &Here<'s>,
+        diags: &mut Diags,
+    ) -> Classroom {
+        let values = &declared.filled.values;
+        let mut classroom = Classroom::default();
+        let [teacher, judge] = Classroom::KEYS.map(|key| key.get(values).map(|(name, _)| name));
+        let Some(teacher) = teacher else {
+            return classroom;
+        };
+        let over = keys::OVER.get(values).unwrap_or_default();
+        let points = &self.swept.points;
+        if let Some(unknown) = over.iter().find(|name| !points.sweeps.contains(name)) {
+            let message = format!("no sweep is called `{unknown}`");
+            let mut diag = Diag::error(&DANGLING_NAME, keys::OVER.span(values), message);
+            diag.help = suggest::did_you_mean(unknown, points.sweeps.iter().map(String::as_str))
+                .or_else(|| {
+                    Some("write the name of a sweep: `sweep patterns = grid { … }`".to_owned())
+                });
+            diags.push(diag.label("declared nowhere"));
+            classroom.broken = true;
+            return classroom;
+        }
+        for other in points.over(point, over) {
+            let mut place = |name: &'s str| match other == point {
+                true => here.get(name).copied(),
+                false => self.planned_ahead(other, name),
+            };
+            classroom.points += 1;
+            let own = (place(teacher), judge.map(&mut place));
+            let (Some(teacher), None | Some(Some(_))) = own else {
+                classroom.broken = true;
+                continue;
+            };
+            let own = (teacher, own.1.flatten());
+            if !classroom.teachers.contains(&own) {
+                classroom.teachers.push(own);
+            }
+        }
+        classroom
+    }
+
+    /// The place of a stage of another point. What is wrong with it is said once that point is reached.
+    fn planned_ahead(&mut self, point: usize, name: &'s str) -> Option<usize> {
+        if let Some(place) = self.ahead.get(&(point, name)) {
+            return *place;
+        }
+        // A stage that teaches itself in a circle of points finds nothing here.
+        self.ahead.insert((point, name), None);
+        let here = self.point(point, Some(name), &mut Diags::default());
+        let place = here.get(name).copied();
+        self.ahead.insert((point, name), place);
+        place
+    }
 }
 
 /// The directories that a recipe's models, data and adapters are read from.

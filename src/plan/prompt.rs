@@ -180,37 +180,16 @@ pub(super) fn label_words(
     let Some(pairs) = decl::VERBALIZER.get(values) else {
         return Some(());
     };
-    if let Some((class, list)) = pairs.iter().find(|(_, list)| list.len() > 1) {
-        let message = format!(
-            "`{class}` has {} words; several words for a class are not built yet",
-            list.len()
-        );
-        let help = "keep one, or let a `choose_prompt` stage choose among them";
-        diags.push(Diag::error(&NOT_BUILT_YET, at, message).help(help));
-        return None;
-    }
     let tokenizer = start.model.tokenizer.as_deref();
-    let words: Vec<u32> = class_words(classes, pairs, tokenizer, at, diags)?
-        .into_iter()
-        .flatten()
-        .map(|w| if tokenizer.is_some() { w.token } else { 0 })
-        .collect();
-    let twice = words
-        .iter()
-        .enumerate()
-        .find(|(i, w)| tokenizer.is_some() && words.iter().take(*i).any(|v| v == *w));
-    if let Some((i, _)) = twice {
-        fail(
-            diags,
-            at,
-            format!(
-                "`{}` has the word of another class, so that they cannot be told apart",
-                classes.get(i).map_or("", String::as_str)
-            ),
-            None,
-        );
-        return None;
+    let each = class_words(classes, pairs, tokenizer, at, diags)?;
+    if tokenizer.is_some() {
+        distinct(classes, &each, at, diags)?;
     }
+    let words = in_turns(&each, at, diags)?;
+    let words = words
+        .into_iter()
+        .map(|token| tokenizer.map_or(0, |_| token))
+        .collect();
     start.prompt = Some(Arc::new(Prompt {
         template: prompt.template.clone(),
         words,
@@ -218,6 +197,58 @@ pub(super) fn label_words(
         demonstrations: None,
     }));
     Some(())
+}
+
+/// Complains about a token that stands for two classes, or for one of them twice.
+fn distinct(classes: &[String], each: &[Vec<Word>], at: Span, diags: &mut Diags) -> Option<()> {
+    let mut seen: Vec<(u32, &String)> = Vec::new();
+    for (class, words) in classes.iter().zip(each) {
+        for word in words {
+            let text = &word.text;
+            let message = match seen.iter().find(|(token, _)| *token == word.token) {
+                Some((_, other)) if *other == class => {
+                    format!("`{class}` has the word `{text}` twice")
+                }
+                Some(_) => format!(
+                    "`{class}` has the word of another class, so that they cannot be told apart"
+                ),
+                None => {
+                    seen.push((word.token, class));
+                    continue;
+                }
+            };
+            fail(diags, at, message, None);
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// The tokens of words, one of each class after the other, those of classes with fewer again: so often that the mean over a
+/// class is that over its words.
+fn in_turns(each: &[Vec<Word>], at: Span, diags: &mut Diags) -> Option<Vec<u32>> {
+    const MOST: usize = 64;
+    let mut turns = 1_usize;
+    for words in each {
+        let own = words.len().max(1);
+        let shared = (1..=own)
+            .rev()
+            .find(|n| own.is_multiple_of(*n) && turns.is_multiple_of(*n));
+        turns = turns.saturating_mul(own / shared.unwrap_or(1));
+    }
+    if turns > MOST {
+        let message = format!(
+            "the mean of each class's words takes {turns} words of each, since classes have different numbers of them; {MOST} are the most"
+        );
+        let help = Some("give the classes as many words each".to_owned());
+        fail(diags, at, message, help);
+        return None;
+    }
+    let turn = |i: usize| {
+        each.iter()
+            .filter_map(move |words| words.get(i % words.len().max(1)))
+    };
+    Some((0..turns).flat_map(turn).map(|w| w.token).collect())
 }
 
 /// The first word of each class, as a text.

@@ -21,16 +21,17 @@ pub(super) enum Unavailable {
 }
 
 impl Binder<'_> {
-    /// Where a split's examples come from, with the classes that are fixed and the order that is preferred.
+    /// Where a split's examples come from, for a task and whether its labels are read, with the classes that are fixed and
+    /// the order that is preferred.
     pub(super) fn source(
         &mut self,
         declared: &Declared,
         split: &str,
-        task: &dyn Task,
+        (task, labelled): (&dyn Task, bool),
         (fixed, preferred): (Option<&[String]>, Option<&[String]>),
     ) -> Result<Arc<DataSource>, Unavailable> {
         let key = format!(
-            "{}.{split}.{}.{fixed:?}.{preferred:?}",
+            "{}.{split}.{}.{labelled}.{fixed:?}.{preferred:?}",
             declared.identity(),
             task.name()
         );
@@ -39,23 +40,25 @@ impl Binder<'_> {
         }
         check_split(declared, split).map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
         let values = &declared.filled.values;
-        let answer = task.answer();
-        let labels = answer.labels(|| Naming {
+        let reads = labelled && task.answer().reads_labels();
+        let naming = || Naming {
             given: given(declared),
             fixed: fixed.map(<[String]>::to_vec),
             preferred: preferred.map(<[String]>::to_vec),
-        });
+        };
+        let labels = match labelled {
+            true => task.answer().labels(naming),
+            false => Labels::None,
+        };
         let label = decl::LABEL.get(values);
-        if label.is_none() && answer.reads_labels() {
+        if label.is_none() && reads {
             let name = &declared.name.value;
             let error = DataError::new("", format!("`{name}` names no label column"))
                 .about(About::Label)
                 .help("write `label = …` with the column that holds what is to be learned");
             return Err(Unavailable::Wrong(vec![error]));
         }
-        let separator = decl::LABEL_SEPARATOR
-            .get(values)
-            .filter(|_| answer.reads_labels());
+        let separator = decl::LABEL_SEPARATOR.get(values).filter(|_| reads);
         check_separator(declared, separator, task)
             .map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
         let canonical = canonical(split);
@@ -69,7 +72,7 @@ impl Binder<'_> {
             format: decl::FORMAT.get(values).map(str::to_owned),
             text: decl::columns(values),
             form: decl::form(values),
-            label: label.filter(|_| answer.reads_labels()).map(str::to_owned),
+            label: label.filter(|_| reads).map(str::to_owned),
             task: decl::TASK.get(values).map(str::to_owned),
             take: decl::TAKE.get(values),
             shuffle: decl::SHUFFLE.get(values),

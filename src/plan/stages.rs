@@ -44,6 +44,15 @@ pub struct Open {
     pub sets: Vec<Sets>,
 }
 
+/// A stage whose scores another learns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Teacher {
+    /// Its name.
+    pub stage: String,
+    /// The stage whose accuracy weighs its scores; all weigh the same without.
+    pub judge: Option<String>,
+}
+
 /// What flows from a stage to the next.
 #[derive(Clone, Debug)]
 pub struct Handed {
@@ -69,6 +78,8 @@ pub struct Handed {
     pub adapter: Option<String>,
     /// The stage whose weights a method compares with the model's.
     pub tuned: Option<String>,
+    /// The stages whose scores are learned.
+    pub teachers: Vec<Teacher>,
 }
 
 impl Handed {
@@ -144,15 +155,19 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The stages it needs: the one it comes from, and the one that chooses its prompt.
+    /// The stages it needs: the one it comes from, the one that chooses its prompt, those that teach it.
     pub fn needs(&self) -> impl Iterator<Item = &str> {
         let chooser = self.start.chooser.as_ref().map(|c| c.stage.as_str());
         let tuned = self.start.tuned.as_deref();
+        let teachers = self.start.teachers.iter();
+        let teachers = teachers
+            .flat_map(|own| std::iter::once(own.stage.as_str()).chain(own.judge.as_deref()));
         self.parent
             .as_deref()
             .into_iter()
             .chain(chooser)
             .chain(tuned)
+            .chain(teachers)
     }
 
     /// What it is lowered from, with other values, methods or lengths; `None` where the methods do not fit the model.
@@ -198,7 +213,7 @@ impl Stage {
         let one = std::slice::from_ref(&self.splits);
         let opened = self.open.as_ref().map_or(one, |open| &open.sets);
         Around {
-            host: super::choice::host_bytes(opened),
+            host: super::choice::host_bytes(opened) + super::classroom::bytes(&self.start, opened),
             making: super::choice::making(opened),
             makes_adapter: self.start.adapter.is_none(),
             exports_model: !self.trained_with.exports_adapter(),

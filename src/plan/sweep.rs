@@ -8,8 +8,9 @@ use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 
+use super::classroom::Classroom;
 use super::error::SHARED_TARGET;
-use super::fingerprint::CHOSEN;
+use super::fingerprint::{CHOSEN, TAUGHT};
 use super::{Plan, Stage};
 use crate::base::{Diag, Diags};
 use crate::library::schema::Checked;
@@ -56,15 +57,24 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn new(recipe: &Recipe, declared: &Declared, here: &Here<'_>) -> Self {
+    pub(super) fn new(
+        recipe: &Recipe,
+        declared: &Declared,
+        here: &Here<'_>,
+        classroom: &Classroom,
+    ) -> Self {
         let (mut stages, mut inputs) = (blake3::Hasher::new(), blake3::Hasher::new());
         stages.update(declared.identity().as_bytes());
+        stages.update(format!("{:?}", classroom.teachers).as_bytes());
         for (key, value) in declared.filled.values.iter() {
             let Checked::Ref(name, split) = value else {
                 continue;
             };
             match recipe.items.get(name) {
                 Some(d) if d.declaration.keyword == "stage" => {
+                    if classroom.names(key) {
+                        continue;
+                    }
                     stages.update(format!("{key} {:?}", here.get(name.as_str())).as_bytes());
                 }
                 Some(d) => {
@@ -126,7 +136,7 @@ impl Merger {
         for (stage, inputs) in plan.stages.iter().zip(&self.inputs) {
             let parts = stage.parts.iter();
             let mut text: Vec<String> = parts
-                .filter(|(key, _)| !matches!(key.as_str(), "key seed" | "from" | CHOSEN))
+                .filter(|(key, _)| !matches!(key.as_str(), "key seed" | "from" | CHOSEN | TAUGHT))
                 .map(|(key, value)| format!("{key}\u{1f}{value}"))
                 .collect();
             if stage.fingerprint.is_none() {
@@ -248,6 +258,12 @@ fn rename(plan: &mut Plan, swept: &Swept, homes: &[Here<'_>], reach: &[BTreeSet<
     for stage in &mut plan.stages {
         renamed(&mut stage.parent);
         renamed(&mut stage.start.tuned);
+        for teacher in &mut stage.start.teachers {
+            let mut own = Some(std::mem::take(&mut teacher.stage));
+            renamed(&mut own);
+            teacher.stage = own.unwrap_or_default();
+            renamed(&mut teacher.judge);
+        }
         for handed in std::iter::once(&mut stage.start).chain(&mut stage.hands_on) {
             renamed(&mut handed.weights);
             renamed(&mut handed.adapter);

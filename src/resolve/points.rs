@@ -3,6 +3,8 @@
 //! **Invariant:** the points are a full product of groups; an axis of a `grid` is a group of its own, the axes of a `zip`
 //! are one.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 
 use super::Recipe;
@@ -25,6 +27,8 @@ pub struct Axis {
     pub labels: Vec<String>,
     /// The group it moves with.
     pub group: usize,
+    /// The sweep that it is written in.
+    pub sweep: String,
 }
 
 /// All points, the last group changing first; a recipe without sweeps has one.
@@ -34,6 +38,8 @@ pub struct Points {
     pub axes: Vec<Axis>,
     /// For each group, the places of the values that its axes take, one after the other.
     pub groups: Vec<Vec<usize>>,
+    /// The names of all sweeps, those among them that nothing is left to sweep of.
+    pub sweeps: Vec<String>,
 }
 
 impl Points {
@@ -71,6 +77,20 @@ impl Points {
         );
         let first = point - (point / stride.max(1)) % size.max(1) * stride;
         (0..size).map(move |i| first + i * stride)
+    }
+
+    /// The points that differ from the given one in the axes of some sweeps only, itself among them, in order.
+    #[must_use]
+    pub fn over(&self, point: usize, sweeps: &[String]) -> Vec<usize> {
+        let own = self.axes.iter().filter(|a| sweeps.contains(&a.sweep));
+        let groups: BTreeSet<usize> = own.map(|a| a.group).collect();
+        let mut points = vec![point];
+        for group in groups {
+            let lines = points.iter().map(|&p| self.line(p, group));
+            points = lines.flatten().collect();
+        }
+        points.sort_unstable();
+        points
     }
 
     /// The place of an axis's value at a point.

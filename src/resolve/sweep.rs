@@ -38,6 +38,8 @@ pub(super) fn expand<'a>(
         let Some(zip) = pairs(decl, &mut own) else {
             continue;
         };
+        let name = &decl.name.value;
+        points.sweeps.push(name.clone());
         let axes = axes(&decl.body, scope, &mut swept, &mut own);
         repeats(&axes, zip, &mut own);
         let free = |axis: &Axis| !fixed.contains(&axis.name.as_str());
@@ -47,11 +49,11 @@ pub(super) fn expand<'a>(
             }
             let axes: Vec<Axis> = axes.into_iter().filter(free).collect();
             let rows = distinct_rows(&axes);
-            join(&mut points, axes, &rows);
+            join(&mut points, name, axes, &rows);
         } else {
             for axis in axes.into_iter().filter(free) {
                 let rows = (0..axis.values.len()).collect::<Vec<_>>();
-                join(&mut points, vec![axis], &rows);
+                join(&mut points, name, vec![axis], &rows);
             }
         }
     }
@@ -116,15 +118,17 @@ fn too_many(count: Option<usize>, at: Span) -> Diag {
         .help("remove values, or pair axes with `zip` instead of combining them")
 }
 
-fn join(points: &mut Points, axes: Vec<Axis>, rows: &[usize]) {
+fn join(points: &mut Points, sweep: &str, axes: Vec<Axis>, rows: &[usize]) {
     if axes.is_empty() {
         return;
     }
     let group = points.groups.len();
     points.groups.push(rows.to_vec());
-    points
-        .axes
-        .extend(axes.into_iter().map(|axis| Axis { group, ..axis }));
+    points.axes.extend(axes.into_iter().map(|axis| Axis {
+        group,
+        sweep: sweep.to_owned(),
+        ..axis
+    }));
 }
 
 /// The axes of a block.
@@ -218,6 +222,7 @@ fn axis(entry: &Entry, scope: &Scope<'_>, diags: &mut Diags) -> Option<Axis> {
         span,
         values,
         group: 0,
+        sweep: String::new(),
     })
 }
 

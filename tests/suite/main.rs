@@ -18,6 +18,7 @@ mod data_report;
 mod decoders;
 mod demonstrations;
 mod device;
+mod distil;
 mod doctor;
 mod editors;
 mod embed;

@@ -40,8 +40,10 @@ use crate::program::{Feed, Program};
 
 mod made;
 mod rows;
+mod taught;
 
 pub use made::Made;
+pub use taught::Taught;
 
 /// Time between notes of how far a filling is.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
@@ -353,6 +355,8 @@ pub struct Examples<'a> {
     pub reference: Option<(&'a Features, &'a Reader)>,
     /// Kept values that were just made, of these examples among others.
     pub made: Option<Made<'a>>,
+    /// The scores of teachers.
+    pub taught: Option<&'a Taught>,
 }
 
 impl Examples<'_> {
@@ -390,6 +394,12 @@ impl Examples<'_> {
             packed
                 .feeds
                 .extend(feeds.into_iter().filter(|(f, _)| want.contains(f)));
+        }
+        if let Some(taught) = self.taught {
+            let feed = taught.feed(indices)?;
+            packed
+                .feeds
+                .extend(Some(feed).filter(|(f, _)| want.contains(f)));
         }
         Ok(packed)
     }

@@ -123,6 +123,7 @@ impl Chooser<'_> {
                 kept: None,
                 reference: None,
                 made: None,
+                taught: None,
             },
             task: self.task.as_ref(),
             reads: reads.as_ref(),

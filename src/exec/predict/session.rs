@@ -320,6 +320,7 @@ impl Session {
                 kept: None,
                 reference: None,
                 made,
+                taught: None,
             },
             task: self.predictor.task.as_ref(),
             reads: self.reads.as_ref(),

@@ -87,6 +87,7 @@ impl Work<'_> {
                         kept: None,
                         reference: None,
                         made: None,
+                        taught: None,
                     },
                     task: self.stage.start.task.as_ref(),
                     reads: None,

@@ -66,8 +66,9 @@ impl Work<'_> {
             .into_iter()
             .map(|(k, v)| (k, json!(v)))
             .collect();
+        let labelled = job.evaluate.program().output("loss").is_some();
         let mut result = json!({
-            "metrics": values, "loss_first": null, "loss_last": predictions.loss, "steps": 0, "epochs": 0,
+            "metrics": values, "loss_first": null, "loss_last": labelled.then_some(predictions.loss), "steps": 0, "epochs": 0,
             "samples_per_s": rate,
         });
         let start = &self.stage.start;
@@ -112,6 +113,7 @@ impl Work<'_> {
                 kept: None,
                 reference: job.reference.as_ref().map(|r| &r.features).zip(reference),
                 made: None,
+                taught: None,
             },
             task,
             reads: job.reads.as_ref(),

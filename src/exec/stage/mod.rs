@@ -32,6 +32,7 @@ mod prefill;
 mod reference;
 pub mod score;
 mod steps;
+mod taught;
 mod train;
 pub mod zeroth;
 

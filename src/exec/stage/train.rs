@@ -121,6 +121,7 @@ impl Work<'_> {
     ) -> Result<Json, RunError> {
         let train = self.required(0)?;
         let ranks = &self.options.ranks;
+        let taught = self.taught(train)?;
         let begun = Instant::now();
         let mut readers = [None, None];
         if let Some(features) = &job.features {
@@ -157,6 +158,7 @@ impl Work<'_> {
         let source = |set, index: usize| Examples {
             set,
             made: None,
+            taught: taught.as_ref().filter(|_| index == 0),
             positions: self.stage.model.facts().positions,
             kept: job
                 .features

@@ -4,8 +4,11 @@ use super::super::schema::{Given, Maybe, RefKind, Reference, Schema, Words, kind
 
 pub(crate) const TEMPLATE: Maybe<str> =
     Maybe::required("template", kind::STR, "text with `{column}` and `{mask}`");
-pub(crate) const VERBALIZER: Maybe<Words> =
-    Maybe::new("verbalizer", kind::VERBALIZER, "a word for each class");
+pub(crate) const VERBALIZER: Maybe<Words> = Maybe::new(
+    "verbalizer",
+    kind::VERBALIZER,
+    "for each class a word, or a list of words whose mean counts",
+);
 pub(crate) const DEMONSTRATIONS: Given<u64> = Given::<u64>::new(
     "demonstrations",
     kind::int(0, 64),

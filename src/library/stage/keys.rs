@@ -32,6 +32,24 @@ pub(crate) const TUNED: Maybe<Reference> = Maybe::new(
     kind::reference(RefKind::Stage),
     "a stage that trained all weights of the same model: `lt_sft` trains those that moved most there",
 );
+/// The stage whose scores are learned.
+pub(crate) const TEACHERS: Maybe<Reference> = Maybe::new(
+    "teachers",
+    kind::reference(RefKind::Stage),
+    "an `annotate` stage of the split, whose scores are learned in the place of labels: with `objective = distil`",
+);
+/// Sweeps whose variants of the teachers are taken together.
+pub(crate) const OVER: Maybe<[String]> = Maybe::new(
+    "over",
+    kind::NAMES,
+    "sweeps whose variants of `teachers` teach together: the mean of their scores is learned",
+);
+/// The stage whose accuracy weighs a teacher.
+pub(crate) const TEACHER_WEIGHTS: Maybe<Reference> = Maybe::new(
+    "teacher_weights",
+    kind::reference(RefKind::Stage),
+    "an `eval` stage that varies with `teachers`: its accuracy weighs a teacher's scores in their mean; all weigh the same if not written",
+);
 /// The split to train on.
 pub(crate) const DATA: Maybe<Reference> = Maybe::required(
     "data",

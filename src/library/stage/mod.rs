@@ -2,6 +2,7 @@
 //! its schema, the checks between its keys, and its lowering to a [`Job`].
 
 pub mod activations;
+mod annotate;
 mod choose_prompt;
 mod consistency;
 pub(crate) mod convert;
@@ -23,6 +24,7 @@ pub mod reference;
 pub mod select;
 pub mod sharing;
 mod stepping;
+mod taught;
 mod train;
 
 use std::sync::Arc;
@@ -52,6 +54,17 @@ pub trait StageKind: Sync + Send + std::fmt::Debug {
     /// Keys that name the splits it reads, those whose labels are read first.
     fn splits(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Whether it reads the labels of a split that this key names.
+    fn reads_labels(&self, split: &str, task: &dyn Task) -> bool {
+        let _ = (split, task);
+        true
+    }
+
+    /// Whether it leaves scores of texts without labels, for others to learn.
+    fn annotates(&self) -> bool {
+        false
     }
 
     /// Whether what it leaves has its adapters folded in.
@@ -86,6 +99,7 @@ pub const STAGES: &[&dyn StageKind] = &[
     &train::Train,
     &mezo::Mezo,
     &eval::Eval,
+    &annotate::Annotate,
     &merge::Merge,
     &export::Export,
     &convert::Convert,

@@ -8,6 +8,7 @@ use super::super::net::{Init, Param};
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Filled, Length, Maybe, Schema, Values};
+use super::super::task::Task;
 use super::activations::activations;
 use super::descent::build;
 use super::fisher::fisher;
@@ -17,7 +18,7 @@ use super::network::{evaluation, is_split, verified};
 use super::packing::{Batch, Extent, Packing};
 use super::prefill::prefill;
 use super::reference::reference;
-use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys, select};
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys, select, taught};
 use crate::library::counts::to_u32;
 use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS, IDLE_KEY};
 use crate::program::Verified;
@@ -41,6 +42,9 @@ static SCHEMA: Schema = Schema {
         keys::ADAPTER.key(),
         keys::ADAPTERS.key(),
         keys::TUNED.key(),
+        keys::TEACHERS.key(),
+        keys::OVER.key(),
+        keys::TEACHER_WEIGHTS.key(),
         keys::OPTIMIZER.key(),
         keys::LR.key(),
         keys::SCHEDULE.key(),
@@ -81,8 +85,13 @@ impl StageKind for Train {
         &["data", "dev"]
     }
 
+    fn reads_labels(&self, split: &str, task: &dyn Task) -> bool {
+        split != "data" || !task.learns_scores()
+    }
+
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
         check_common(values, span, diags);
+        taught::check(values, diags);
     }
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
@@ -306,6 +315,9 @@ pub(super) fn fit(
     let schedule = entry(v, &keys::SCHEDULE, "constant");
     let kind = schedule::schedule(&schedule.name).unwrap_or(schedule::SCHEDULES[0]);
     let fisher = fisher(cx, params)?;
+    if fisher.is_some() {
+        taught::refuse_measures(cx)?;
+    }
     Ok(Fit {
         update,
         features: None,

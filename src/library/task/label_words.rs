@@ -23,14 +23,16 @@ struct LabelWords {
     r_drop: RDrop,
     /// What scores of evaluations are set off against.
     calibration: Calibration,
+    /// Whether each word is scored for itself, none being of a class yet.
+    each_word: bool,
 }
 
 static SCHEMA: Schema = Schema {
     name: "label_words",
     summary: "the word for the class at a prompt's mask: cross-entropy over the label words",
     doc: "The masked LM's own head scores the words of the prompt's verbalizer; the rest of the vocabulary is not \
-          computed.",
-    paper: "Gao et al. 2021 (arXiv 2012.15723), section 4.1",
+          computed. The score of a class with several words is the mean of their logits, as PET has it.",
+    paper: "Gao et al. 2021 (arXiv 2012.15723), section 4.1; Schick and Schütze 2021 (arXiv 2001.07676), section 3.1",
     keys: &[
         CLASS_WEIGHTS.key(),
         LABEL_SMOOTHING.key(),
@@ -49,9 +51,20 @@ pub(super) static KIND: TaskKind = TaskKind {
             weighting: Weighting::of(values),
             r_drop: RDrop::of(values),
             calibration: Calibration::of(values),
+            each_word: false,
         })
     },
 };
+
+/// The task whose scores are those of each word.
+pub(super) fn of_each_word() -> Arc<dyn Task> {
+    Arc::new(LabelWords {
+        weighting: Weighting::default(),
+        r_drop: RDrop::default(),
+        calibration: Calibration::default(),
+        each_word: true,
+    })
+}
 
 impl Task for LabelWords {
     fn schema(&self) -> &'static Schema {
@@ -84,6 +97,7 @@ impl Task for LabelWords {
             weighting,
             r_drop: self.r_drop,
             calibration: Calibration::default(),
+            each_word: self.each_word,
         };
         Ok(weighting.map(|weighting| Arc::new(own(weighting)) as _))
     }
@@ -140,8 +154,25 @@ impl Task for LabelWords {
         model: &dyn Model,
         net: &mut Net<'_>,
         hidden: Value,
-        (_, words): (usize, &[u32]),
+        (classes, words): (usize, &[u32]),
     ) -> Value {
-        super::words(model, net, hidden, Some(words))
+        let each = super::words(model, net, hidden, Some(words));
+        if self.each_word || classes == 0 || model.masked_lm().is_none() {
+            return each;
+        }
+        // They stand a word of each class after the other: `Prompt::words`.
+        let (classes, all) = (classes as u64, words.len() as u64);
+        let mut sum: Option<Value> = None;
+        for from in (0..all / classes).map(|i| i * classes).skip(1) {
+            let own = net.columns(each, from, from + classes);
+            sum = Some(match sum {
+                Some(sum) => net.add(sum, own),
+                None => {
+                    let first = net.columns(each, 0, classes);
+                    net.add(first, own)
+                }
+            });
+        }
+        sum.map_or(each, |sum| net.scaled(sum, classes as f64 / all as f64))
     }
 }

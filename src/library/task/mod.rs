@@ -23,6 +23,7 @@ mod calibration;
 mod causal_lm;
 mod choose;
 mod classify;
+mod distil;
 mod dpo;
 mod embed;
 mod extract;
@@ -47,14 +48,15 @@ mod token_classify;
 mod weighting;
 mod words;
 
+pub use distil::taught;
 pub use embed::{Modules, POOLING_MODULE};
 pub use extract::{BEGINS, ENDS, Windows};
 pub use foreign::{labels_texts, of_config, of_peft, with_options};
 pub use masked_lm::masking::Masking;
 use named::kind;
 pub use named::{MASKED, NEXT_TOKEN, OPTIONS, TARGETS, VECTORS, of_words, task, usual, written};
-use parts::label_keys;
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
+use parts::{added, label_keys, number};
 pub use places::{ReadDraw, ReadPlace, Reads};
 pub use seq2seq::TARGET_LENGTH;
 pub use words::Pieces;
@@ -75,6 +77,7 @@ pub struct TaskKind {
 /// Every task.
 pub const TASKS: &[&TaskKind] = &[
     &classify::KIND,
+    &distil::KIND,
     &regress::KIND,
     &label_words::KIND,
     &label_likelihood::KIND,
@@ -316,6 +319,11 @@ pub trait Task: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether a training learns scores that other stages gave its texts, and no labels.
+    fn learns_scores(&self) -> bool {
+        false
+    }
+
     /// Whether something is trained by it.
     fn trains(&self) -> bool {
         self.answer() != Answer::Choice
@@ -477,20 +485,6 @@ fn words(model: &dyn Model, net: &mut Net<'_>, hidden: Value, words: Option<&[u3
     model
         .masked_lm()
         .map_or(hidden, |head| head.words(net, hidden, words))
-}
-
-/// A number with the digits that f32 has.
-fn number(x: f64) -> Json {
-    let short = (x as f32).to_string().parse::<f64>();
-    json!(short.unwrap_or(x))
-}
-
-/// A column of numbers or of texts.
-fn added(name: impl Into<String>, number: bool) -> Added {
-    Added {
-        name: name.into(),
-        number,
-    }
 }
 
 #[cfg(test)]

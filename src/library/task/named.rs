@@ -31,10 +31,10 @@ pub fn usual() -> Arc<dyn Task> {
     (classify::KIND.make)(&Values::default())
 }
 
-/// The task whose classes are words at a prompt's mask.
+/// The task that scores words at a prompt's mask, each for itself.
 #[must_use]
 pub fn of_words() -> Arc<dyn Task> {
-    (label_words::KIND.make)(&Values::default())
+    label_words::of_each_word()
 }
 
 /// The task that goes on with texts, by its name.

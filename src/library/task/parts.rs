@@ -6,6 +6,7 @@ use super::super::data::set::{Labels, Naming};
 use super::super::data::tokens::{EncodedSet, Target};
 use super::super::metric::Predictions;
 use super::super::model::Model;
+use super::super::rows::Added;
 use super::super::tokenizer::Tokenizer;
 use crate::base::Code;
 
@@ -274,4 +275,18 @@ pub(super) fn label_keys(config: &mut Map<String, Json>, names: &[String]) {
     let label2id: Map<String, Json> = pairs().map(|(i, name)| (name.clone(), json!(i))).collect();
     config.insert("id2label".into(), Json::Object(id2label));
     config.insert("label2id".into(), Json::Object(label2id));
+}
+
+/// A number with the digits that f32 has.
+pub(super) fn number(x: f64) -> Json {
+    let short = (x as f32).to_string().parse::<f64>();
+    json!(short.unwrap_or(x))
+}
+
+/// A column of numbers or of texts.
+pub(super) fn added(name: impl Into<String>, number: bool) -> Added {
+    Added {
+        name: name.into(),
+        number,
+    }
 }

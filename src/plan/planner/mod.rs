@@ -3,6 +3,7 @@
 mod options;
 mod split_facts;
 mod start;
+mod taught;
 mod texts;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::library::stage::{self, StageCx, StageKind, check_metrics, keys};
 use crate::library::{model, task};
 use crate::plan::adapters::{self, check_shapes};
 use crate::plan::bind::Binder;
+use crate::plan::classroom::{self, Classroom};
 use crate::plan::error::LENGTH_TOO_LARGE;
 use crate::plan::estimate::Around;
 use crate::plan::methods::check_methods;
@@ -44,6 +46,8 @@ pub(super) struct Planner<'a, 'b> {
     pub(super) marking: Marking,
     /// The stage's method whose tasks the examples name, and how many it has.
     pub(super) tasks: Option<(&'static str, u64)>,
+    /// The stages that teach the stage.
+    pub(super) classroom: &'a Classroom,
 }
 
 impl Planner<'_, '_> {
@@ -80,6 +84,9 @@ impl Planner<'_, '_> {
             check_methods(&model, &start.task, tuning, values, diags);
         }
         let texts = self.texts(declared, kind, &model, &mut start, diags);
+        if let Some(texts) = &texts {
+            self.same_texts(values, &start, &texts.sets, diags);
+        }
         let of = (start.task.answer(), start.classes.len());
         check_metrics(kind.schema(), values, of, diags);
         let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
@@ -125,7 +132,7 @@ impl Planner<'_, '_> {
         let keeps = features::Asked::of(values, start.task.as_ref());
         let not_kept = keep_features(&mut job, &sets, keeps);
         let around = Around {
-            host: choice::host_bytes(&sets),
+            host: choice::host_bytes(&sets) + classroom::bytes(&start, &sets),
             making: choice::making(&sets),
             makes_adapter: start.adapter.is_none(),
             exports_model: !tuning.exports_adapter(),
@@ -255,6 +262,7 @@ impl Planner<'_, '_> {
             start.task = task;
         }
         self.modules(&mut start, parent.is_some(), diags)?;
+        self.taught((kind, declared), &mut start, diags)?;
         Some((start, parent, model))
     }
 

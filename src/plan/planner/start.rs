@@ -117,6 +117,7 @@ impl Planner<'_, '_> {
                 weights: None,
                 adapter: None,
                 tuned: None,
+                teachers: Vec::new(),
             },
             None,
         ))
@@ -373,6 +374,7 @@ pub(super) fn hands_on(
     // Its own head is of its classes.
     handed.fresh_head = false;
     handed.tuned = None;
+    handed.teachers.clear();
     if kind.merges() {
         handed.tuning = Tuning {
             n_layers: tuning.n_layers,

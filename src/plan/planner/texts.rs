@@ -41,6 +41,25 @@ fn own_head(kind: &dyn StageKind, start: &Handed) -> Vec<String> {
     names.filter(|names| !generic(names)).unwrap_or_default()
 }
 
+/// The classes of a prompt's words, where no labels are read that would say them, and no stage before did.
+fn unread_classes(
+    (kind, values): (&dyn StageKind, &Values),
+    prompt: &Declared,
+    start: &Handed,
+) -> Option<Vec<String>> {
+    let task = start.task.as_ref();
+    let words = task.reads_words() || task.label_texts().is_some();
+    let reads = |key: &&str| kind.reads_labels(key, task);
+    let known = keys::FROM.is_written(values)
+        || !start.classes.is_empty() && !generic(&start.classes)
+        || kind.splits().iter().any(reads);
+    if !words || known {
+        return None;
+    }
+    let pairs = decl::VERBALIZER.get(&prompt.filled.values)?;
+    Some(pairs.iter().map(|(class, _)| class.clone()).collect())
+}
+
 impl Planner<'_, '_> {
     /// The stage's texts within its prompt, and the prompt's words; `None` after a diagnostic.
     #[expect(
@@ -86,6 +105,11 @@ impl Planner<'_, '_> {
             Wording::Declared(declared) => demonstrations::wanted(declared),
             _ => false,
         };
+        if let Wording::Declared(declared) = wording
+            && let Some(names) = unread_classes((kind, values), declared, start)
+        {
+            start.classes = names;
+        }
         let classes = start.classes.clone();
         let again = shows || start.task.label_texts().is_some();
         let mut own = Diags::default();
@@ -184,13 +208,19 @@ impl Planner<'_, '_> {
                 max_length: start.max_length,
                 marking: self.marking,
                 tasks: self.tasks,
+                labelled: true,
                 survey: self.binder.survey,
                 rows: Rows::PLAIN,
             };
             let mut set = Sets::new();
             for key in kind.splits() {
                 let template = template.as_ref().map(|t| (t, at(key)));
-                let want = Want { template, ..want };
+                let labelled = kind.reads_labels(key, want.task);
+                let want = Want {
+                    template,
+                    labelled,
+                    ..want
+                };
                 let bound = match values.find::<Reference>(key) {
                     Some((name, Some(split))) => {
                         let of = (values, *key);
@@ -238,7 +268,8 @@ impl Planner<'_, '_> {
         let bound = self
             .binder
             .split((name, split), &start.model, want, at, diags);
-        let Some(split) = bound.as_ref().filter(|_| task.answer().names_classes()) else {
+        let names = want.labelled && task.answer().names_classes();
+        let Some(split) = bound.as_ref().filter(|_| names) else {
             return Some(bound);
         };
         match known {

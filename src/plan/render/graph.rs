@@ -25,9 +25,21 @@ pub fn dot(plan: &Plan) -> String {
             let from = quoted(&[&chooser.stage]);
             let _ = writeln!(out, "  {from} -> {own} [label = \"prompt\"];");
         }
+        for (from, what) in taught(stage) {
+            let from = quoted(&[from]);
+            let _ = writeln!(out, "  {from} -> {own} [label = \"{what}\"];");
+        }
     }
     out.push_str("}\n");
     out
+}
+
+/// The stages whose scores a stage learns, and those that weigh them, with what comes from each.
+fn taught(stage: &Stage) -> impl Iterator<Item = (&str, &'static str)> {
+    stage.start.teachers.iter().flat_map(|own| {
+        let judge = own.judge.as_deref().map(|judge| (judge, "weight"));
+        std::iter::once((own.stage.as_str(), "scores")).chain(judge)
+    })
 }
 
 /// Lines as a string of DOT.
@@ -69,6 +81,9 @@ pub fn mermaid(plan: &Plan) -> String {
         let _ = writeln!(out, "  {from} -->|model| stage{i}");
         if let Some(chooser) = &stage.start.chooser {
             let _ = writeln!(out, "  {} -->|prompt| stage{i}", id(&chooser.stage));
+        }
+        for (from, what) in taught(stage) {
+            let _ = writeln!(out, "  {} -->|{what}| stage{i}", id(from));
         }
     }
     out

@@ -37,7 +37,12 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
             let edge = |from: &String, port: &str| json!({ "from": from, "to": s.name.value, "port": port });
             let model = s.parent.as_ref().map(|p| edge(p, "model"));
             let chooser = s.start.chooser.as_ref();
-            model.into_iter().chain(chooser.map(|c| edge(&c.stage, "prompt")))
+            let teachers = s.start.teachers.iter().flat_map(|own| {
+                let judge = own.judge.as_ref().map(|judge| edge(judge, "weight"));
+                std::iter::once(edge(&own.stage, "scores")).chain(judge).collect::<Vec<_>>()
+            });
+            let prompt = chooser.map(|c| edge(&c.stage, "prompt"));
+            model.into_iter().chain(prompt).chain(teachers).collect::<Vec<_>>()
         })
         .collect();
     let axes: Vec<Json> = plan

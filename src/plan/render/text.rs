@@ -60,6 +60,9 @@ fn stage_text(out: &mut String, stage: &Stage) {
     if let Some(line) = demonstrations(stage) {
         let _ = writeln!(out, "  shown       {line}");
     }
+    if let Some(line) = taught(stage) {
+        let _ = writeln!(out, "  learns      {line}");
+    }
     if let Some(line) = features_text(stage) {
         let _ = writeln!(out, "  features    {line}");
     }
@@ -353,6 +356,20 @@ pub fn prompt(stage: &Stage) -> Option<String> {
             open.sets.len()
         ),
         None => format!("chosen by `{}`: {template:?}", chooser.stage),
+    })
+}
+
+/// Whose scores a stage learns.
+fn taught(stage: &Stage) -> Option<String> {
+    let teachers = stage.start.teachers.as_slice();
+    let first = visible::line(&teachers.first()?.stage);
+    let weighed = teachers.iter().any(|own| own.judge.is_some());
+    Some(match (teachers.len(), weighed) {
+        (1, _) => format!("the scores of `{first}`"),
+        (n, false) => format!("the mean scores of {n} stages, `{first}` first"),
+        (n, true) => {
+            format!("the mean scores of {n} stages by their accuracy, `{first}` first")
+        }
     })
 }
 

@@ -119,9 +119,9 @@ pub(super) fn prompts(found: &mut Found<'_>, i: usize, decl: &Decl) {
     found.set(
         i,
         Phase::Words,
-        "resolve::not_built_yet",
+        word,
         "verbalizer",
-        "{ 0: [\"bad\", \"dull\"], 1: \"good\" }",
+        "{ 0: [\"bad\", \"good\"], 1: \"good\" }",
         &[],
     );
     if shows {
