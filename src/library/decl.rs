@@ -9,8 +9,8 @@ mod columns;
 mod prompt;
 
 pub(crate) use columns::{
-    ANCHOR, ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, MESSAGES,
-    NEGATIVE, POSITIVE, PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
+    ANCHOR, ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, FIRST_ANSWER,
+    MESSAGES, NEGATIVE, POSITIVE, PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
 };
 pub use columns::{columns, form};
 use prompt::PROMPT;
@@ -302,6 +302,7 @@ static DATA_HUB: Schema = Schema {
         REJECTED.key(),
         CHOICES.key(),
         ANSWER.key(),
+        FIRST_ANSWER.key(),
         QUESTION.key(),
         CONTEXT.key(),
         ANSWERS.key(),
@@ -342,6 +343,7 @@ static DATA_LOCAL: Schema = Schema {
         REJECTED.key(),
         CHOICES.key(),
         ANSWER.key(),
+        FIRST_ANSWER.key(),
         QUESTION.key(),
         CONTEXT.key(),
         ANSWERS.key(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bind::Binder;
 use crate::base::world::{HubFile, RepoKind, World};
+use crate::library::collection::Set;
 use crate::library::data::form::Form;
 use crate::library::data::set::{Carve, DataSpec, Given, Labels, Naming};
 use crate::library::data::split::{SplitSource, expand, expand_in, find_split};
@@ -38,7 +39,6 @@ impl Binder<'_> {
         if let Some(source) = self.sources.get(&key) {
             return Ok(source.clone());
         }
-        check_split(declared, split).map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
         let values = &declared.filled.values;
         let reads = labelled && task.answer().reads_labels();
         let naming = || Naming {
@@ -50,6 +50,10 @@ impl Binder<'_> {
             true => task.answer().labels(naming),
             false => Labels::None,
         };
+        if reads && let Some(set) = declared.set {
+            check_set(set, (declared, split), &labels)
+                .map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
+        }
         let label = decl::LABEL.get(values);
         if label.is_none() && reads {
             let name = &declared.name.value;
@@ -72,6 +76,7 @@ impl Binder<'_> {
             format: decl::FORMAT.get(values).map(str::to_owned),
             text: decl::columns(values),
             form: decl::form(values),
+            first_answer: decl::FIRST_ANSWER.get(values),
             label: label.filter(|_| reads).map(str::to_owned),
             task: decl::TASK.get(values).map(str::to_owned),
             take: decl::TAKE.get(values),
@@ -320,11 +325,25 @@ pub(super) fn canonical(split: &str) -> &'static str {
     }
 }
 
-/// Complains about a split that a named set does not have, or not with labels; one that is carved out is another matter.
-fn check_split(declared: &Declared, split: &str) -> Result<(), DataError> {
-    let Some(set) = declared.set else {
-        return Ok(());
+/// Complains about a named set whose labels are of another kind, or about a split that it does not have with labels; one that
+/// is carved out is another matter.
+fn check_set(
+    set: &Set,
+    (declared, split): (&Declared, &str),
+    labels: &Labels,
+) -> Result<(), DataError> {
+    let name = set.name;
+    let numbers = set.labels.is_empty();
+    let meant = match labels {
+        Labels::Classes(_) if numbers => Some(("numbers", "regress")),
+        Labels::Regression if !numbers => Some(("classes", "classify")),
+        _ => None,
     };
+    if let Some((are, objective)) = meant {
+        let error = DataError::new("", format!("the labels of `{name}` are {are}"));
+        let help = format!("write `objective = {objective}`");
+        return Err(error.about(About::Label).help(help));
+    }
     let own = canonical(split);
     let carves =
         decl::SPLIT.get(&declared.filled.values).is_some() && matches!(own, "dev" | "test");
@@ -332,7 +351,7 @@ fn check_split(declared: &Declared, split: &str) -> Result<(), DataError> {
     if carves || usual || set.splits.contains(&split) {
         return Ok(());
     }
-    let message = format!("`{}` has no split `{split}` with labels", set.name);
+    let message = format!("`{name}` has no split `{split}` with labels");
     let listed: Vec<String> = set.splits.iter().map(|s| format!("`{s}`")).collect();
     let help = format!("its splits are {}", listed.join(", "));
     Err(DataError::new("", message).about(About::Split).help(help))
@@ -382,6 +401,9 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
     taken += &more.unwrap_or_default();
     if spec.form != Form::Text {
         taken += &format!(" as {:?}", spec.form);
+    }
+    if spec.first_answer > 0 {
+        taken += &format!(" answers from {}", spec.first_answer);
     }
     if matches!(spec.labels, Labels::Several(_)) {
         taken += &format!(" several {:?}", spec.separator);

@@ -3,8 +3,8 @@
 use super::error::{CONFLICT, MISSING_KEY};
 use crate::base::{Diag, Diags};
 use crate::library::decl::{
-    ANCHOR, ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, MESSAGES,
-    NEGATIVE, POSITIVE, PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
+    ANCHOR, ANSWER, ANSWERS, CHOICES, CHOSEN, COMPLETION, CONTEXT, ENABLE_THINKING, FIRST_ANSWER,
+    MESSAGES, NEGATIVE, POSITIVE, PROMPT_COLUMN, QUESTION, REJECTED, TEXT, TOKENS, TOOLS,
 };
 use crate::library::error::IDLE_KEY;
 use crate::library::schema::Values;
@@ -98,9 +98,8 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
         }
         _ => {}
     }
-    if first != Some("messages") {
-        idle(values, diags);
-    }
+    let (chats, chooses) = (first == Some("messages"), first == Some("choices"));
+    idle(values, (chats, chooses), diags);
 }
 
 /// Complains about a form of rows of which a column is missing.
@@ -147,21 +146,30 @@ fn incomplete(values: &Values, form: &str, entry: &dyn Fn(&str) -> bool, diags: 
     }
 }
 
-/// Complains about keys of conversations where rows are none.
-fn idle(values: &Values, diags: &mut Diags) {
+/// Complains about keys of conversations, or of options, where rows are none.
+fn idle(values: &Values, (chats, chooses): (bool, bool), diags: &mut Diags) {
     let idle = [
-        ("tools", TOOLS.is_written(values)),
-        ("enable_thinking", ENABLE_THINKING.is_written(values)),
+        ("tools", TOOLS.is_written(values) && !chats, "messages"),
+        (
+            "enable_thinking",
+            ENABLE_THINKING.is_written(values) && !chats,
+            "messages",
+        ),
+        (
+            "first_answer",
+            FIRST_ANSWER.is_written(values) && !chooses,
+            "choices",
+        ),
     ];
-    for (key, _) in idle.into_iter().filter(|(_, is)| *is) {
+    for (key, _, without) in idle.into_iter().filter(|(_, is, _)| *is) {
         diags.push(
             Diag::error(
                 &IDLE_KEY,
                 values.span(key),
-                format!("`{key}` has no effect without `messages`"),
+                format!("`{key}` has no effect without `{without}`"),
             )
             .label("changes nothing")
-            .help(format!("write `messages = COLUMN`, or remove `{key}`")),
+            .help(format!("write `{without} = COLUMN`, or remove `{key}`")),
         );
     }
 }

@@ -208,7 +208,7 @@ fn rows_whose_answer_is_none_of_the_options_are_refused_by_their_place() {
     let row = |choices: Value, answer: Value| json!({ "q": "w2", "c": choices, "a": answer });
     for (choices, answer, says) in [
         (json!(["w3", "w4"]), json!(2), "no option 2"),
-        (json!(["w3", "w4"]), json!("E"), "no option 4"),
+        (json!(["w3", "w4"]), json!("E"), "no option E"),
         (json!(["w3", "w4"]), json!("w9"), "none of the options"),
         (json!(["w3", "w3"]), json!("w3"), "the text of one option"),
         (

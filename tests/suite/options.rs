@@ -325,6 +325,11 @@ fn what_a_head_cannot_choose_among_is_refused() {
         said.contains("no option 2 among 2") && said.contains("train.jsonl:1"),
         "{said}"
     );
+    let from_1 = format!("{keys}, first_answer = 1");
+    let said = check(&good, &from_1, &choose);
+    assert!(said.contains("no option 0 among 2, counted from 1"));
+    let said = check(&good, "text = q, label = a, first_answer = 1", &choose);
+    assert!(said.contains("no effect without `choices`"), "{said}");
     let said = check(&good, "text = q, label = a", &choose);
     assert!(said.contains("choices = COLUMN"), "{said}");
     let said = check(&good, keys, &train(""));

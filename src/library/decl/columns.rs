@@ -1,7 +1,7 @@
 //! The columns of a data set: which are declared, and what a row of it is.
 
 use super::super::data::form::Form;
-use super::super::schema::{Maybe, Values, kind};
+use super::super::schema::{Given, Maybe, Values, kind};
 
 pub(crate) const TEXT: Maybe<[String]> = Maybe::new(
     "text",
@@ -38,7 +38,13 @@ pub(crate) const CHOICES: Maybe<[String]> = Maybe::new(
 pub(crate) const ANSWER: Maybe<str> = Maybe::new(
     "answer",
     kind::COLUMN,
-    "column with the right one of `choices`: its place, from 0; its letter, `A` for the first; or its text",
+    "column with the right one of `choices`: its place, from 0 or as `first_answer` says; its letter, `A` for the first; or its text",
+);
+pub(crate) const FIRST_ANSWER: Given<u64> = Given::<u64>::tacit(
+    "first_answer",
+    kind::int(0, 1),
+    (0, "0"),
+    "what number the first of `choices` has where `answer` is a number: 1 where the data count from 1",
 );
 pub(crate) const TOKENS: Maybe<str> = Maybe::new(
     "tokens",

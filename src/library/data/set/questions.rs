@@ -19,7 +19,7 @@ impl Reading<'_> {
         let task = task.map_err(wrong)?;
         let own = row.cells.into_iter().take(columns.len()).collect();
         let texts = match self.spec.form {
-            Form::Choices => options(own, columns),
+            Form::Choices => options(own, columns, self.spec.first_answer),
             _ => question(own, columns),
         };
         Ok(Example {

@@ -16,6 +16,8 @@ pub struct DataSpec {
     pub text: Vec<String>,
     /// What a row is.
     pub form: Form,
+    /// The number of a row's first option, where its answer is a number.
+    pub first_answer: u64,
     /// The column of labels.
     pub label: Option<String>,
     /// The column of the rows' tasks.

@@ -22,6 +22,7 @@ fn spec(files: Vec<PathBuf>, labels: Labels) -> DataSpec {
         format: None,
         text: vec!["t".into()],
         form: Form::Text,
+        first_answer: 0,
         label: Some("l".into()),
         task: None,
         take: None,
