@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::decoders::{run, traces, write_model, write_texts};
 use super::lora_family::{assert_counted, refused};
+use super::support::program;
 
 /// Families whose keys have fewer heads than queries, whose maps are fused, whose table has a factor and whose windows are
 /// narrower than a text.
@@ -285,4 +286,48 @@ fn what_begins_as_a_text_takes_the_memory_that_was_planned_and_refuses_what_cann
         let said = refused(dir.path(), &text);
         assert!(said.contains(why), "{method}: {said}");
     }
+}
+
+#[test]
+fn a_killed_training_goes_on_with_the_frozen_keys_of_its_text() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let recipe = models(dir.path())
+        + "stage s = train { model = m_llama, data = d.train, objective = causal_lm, lr = 1e-2, steps = 60, batch = 4, \
+           adapter = cartridge { tokens = 3, frozen = 2, text = \"w5 w9 w7\" } }\n";
+    let write = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, &recipe).expect("written");
+        path
+    };
+    let (whole, killed) = (write("whole.peft"), write("killed.peft"));
+    let store = ["--store", "own"];
+    run(&whole, &[]);
+    let log = dir.path().join(".peftc/runs/killed/s/metrics.jsonl");
+    let steps = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    let mut child = program()
+        .args(["run", "--quiet", "--checkpoint-every", "0"])
+        .arg(&killed)
+        .args(store)
+        .current_dir(dir.path())
+        .spawn()
+        .expect("starts");
+    while child.try_wait().expect("waited for").is_none() && steps() < 5 {
+        std::thread::yield_now();
+    }
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+    assert!(steps() < 60, "the run was over before it was killed");
+    let output = program()
+        .args(["run", "--quiet"])
+        .arg(&killed)
+        .args(store)
+        .current_dir(dir.path())
+        .output()
+        .expect("starts");
+    assert!(output.status.success());
+    let left = |name: &str| {
+        let file = format!(".peftc/runs/{name}/s/adapter/adapter_model.safetensors");
+        std::fs::read(dir.path().join(file)).expect("an adapter")
+    };
+    assert_eq!(left("whole"), left("killed"));
 }

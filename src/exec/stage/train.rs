@@ -22,6 +22,7 @@ use crate::exec::load::prune::{Guide, Importances};
 use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
+use crate::library::net::Init;
 use crate::library::stage::job::{Features, Fit};
 use crate::library::stage::keys;
 use crate::program::{Class, Verified};
@@ -88,6 +89,13 @@ impl Work<'_> {
         Ok(Guide::Importances(measured))
     }
 
+    /// Whether tensors that nothing trains begin with what is measured: no checkpoint holds them.
+    fn begins_frozen(&self) -> bool {
+        let measured = |init: &Init| matches!(init, Init::Component { .. } | Init::Cached(_));
+        let mut all = self.stage.job.params.iter();
+        self.stage.start.adapter.is_none() && all.any(|p| !p.trainable && measured(&p.init))
+    }
+
     /// Writes what was trained to a folder: an adapter, with the initial values that exports of it need, or else the
     /// whole model.
     pub(in crate::exec) fn export(
@@ -144,8 +152,8 @@ impl Work<'_> {
         let stored = self.dir.join(LOG);
         let point = self.point(&checkpoints, &stored, observer)?;
         let guide = match point {
-            Some(_) => Guide::Later,
-            None => self.guide(job, runner, observer)?,
+            Some(_) if !self.begins_frozen() => Guide::Later,
+            _ => self.guide(job, runner, observer)?,
         };
         let all = self.stage.job.programs().into_iter();
         let gone = job.features.as_ref().filter(|f| f.everything);

@@ -126,7 +126,7 @@ pub(super) fn prefill(cx: &StageCx<'_>, params: &[Param]) -> Result<Option<Prefi
         let times = found.iter().filter(|(site, _)| site == path).count();
         if times != 1 {
             let message = format!(
-                "`{path}` is the attention of {times} layers, whose keys of a text differ, and its prefix is one"
+                "{times} layers share `{path}`; a text has other keys in each of them, and there is one prefix for all"
             );
             let help =
                 "begin with random numbers: remove `text`, `token_ids` or `init = vocabulary`";
