@@ -155,7 +155,7 @@ fn of_tokens_alone(
     if model.scores_by_distance() && method.reserved(values).prefix > 0 {
         return Some("puts keys before each text, which are at no distance");
     }
-    if model.maps_distances() && method.reads_texts() {
+    if model.maps_distances() && (method.reads_texts() || method.averages_texts()) {
         return Some("changes maps text by text, and rows that stand for distances are of no text");
     }
     if model.maps_distances() && method.watches(values) {

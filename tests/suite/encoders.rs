@@ -195,6 +195,7 @@ fn nothing_stands_before_texts_where_scores_are_by_distance() {
         ("mpnet", "prefix_tuning { tokens = 3 }", "at no distance"),
         ("deberta_v3", "unipelt", "at no distance"),
         ("deberta_v3", "poly", "text by text"),
+        ("deberta_v3", "lily", "text by text"),
         ("deberta_v3", "spiel { density = 0.1 }", "one use of a map"),
     ] {
         let of = cases

@@ -135,6 +135,11 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// Whether what it does at a map depends on a mean over the text.
+    fn averages_texts(&self) -> bool {
+        false
+    }
+
     /// Whether it looks at the gradients of a map's weight, use by use.
     fn watches(&self, values: &Values) -> bool {
         let _ = values;

@@ -137,6 +137,10 @@ impl Method for Lily {
         &SCHEMA
     }
 
+    fn averages_texts(&self) -> bool {
+        true
+    }
+
     fn adapts(&self) -> bool {
         true
     }

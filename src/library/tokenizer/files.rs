@@ -161,12 +161,13 @@ fn check_roles(
     Ok(())
 }
 
-/// How many segments a model has embeddings of; the outer `None` where it has no config.
+/// How many segments a model has embeddings of, `None` where it reads none; the outer `None` where it has no config.
 fn segment_rows(model: &Map<String, Json>) -> Option<Option<u64>> {
     let kind = model.get("model_type").and_then(Json::as_str);
     kind.filter(|kind| !["distilbert", "mpnet"].contains(kind))?;
+    let usual = (kind != Some("deberta-v2")).then_some(2);
     let segments = model.get("type_vocab_size").map(Json::as_u64);
-    Some(segments.unwrap_or(Some(2)))
+    Some(segments.unwrap_or(usual).filter(|&rows| rows > 0))
 }
 
 fn parsed(json: Json, files: &TokenizerFiles<'_>) -> Result<Inner, String> {

@@ -132,17 +132,27 @@ fn a_pair_has_the_segments_that_its_class_shows() {
     assert_eq!(second("bert-tiny"), 2);
     // DistilBERT has no segments, and its class gives none.
     assert_eq!((second("distilbert-tiny"), second("roberta-tiny")), (0, 0));
-    let get = |name: &str| match name {
-        "config.json" => Some(b"{\"model_type\": \"roberta\", \"type_vocab_size\": 1}".to_vec()),
-        _ => std::fs::read(format!("tests/reference/bert-tiny/{name}")).ok(),
+    let of_model = |config: &'static str| {
+        let get = move |name: &str| match name {
+            "config.json" => Some(config.as_bytes().to_vec()),
+            _ => std::fs::read(format!("tests/reference/bert-tiny/{name}")).ok(),
+        };
+        let dir_name = "x".to_owned();
+        Tokenizer::from_files(&TokenizerFiles {
+            dir_name,
+            get: &get,
+        })
+        .expect("loads")
     };
-    let dir_name = "x".to_owned();
-    let tokenizer = Tokenizer::from_files(&TokenizerFiles {
-        dir_name,
-        get: &get,
-    })
-    .expect("loads");
     let pair = ["a film".to_owned(), "good".to_owned()];
+    // A model without segments reads none.
+    for config in [
+        r#"{"model_type": "deberta-v2", "type_vocab_size": 0}"#,
+        r#"{"model_type": "deberta-v2"}"#,
+    ] {
+        assert!(of_model(config).encode(&pair, 64).is_ok(), "{config}");
+    }
+    let tokenizer = of_model(r#"{"model_type": "roberta", "type_vocab_size": 1}"#);
     let why = tokenizer
         .encode(&pair, 64)
         .expect_err("the model has one segment");
