@@ -199,7 +199,14 @@ pub(super) fn check(
         let diag = match holds.find(&names) {
             Some((_, found, None)) if found == shape => continue,
             None if param.is_buffer() => continue,
-            found if head => no_head(source, wanted, found.map(|f| f.1), &param.shape, at),
+            found if head => {
+                let random = kind.schema().key(keys::HEAD.name()).is_some();
+                let help = match random {
+                    true => "train a head first, or name a model with one; `head = random` scores with a random one",
+                    false => "train a head first, or name a model with one",
+                };
+                no_head(source, wanted, (found.map(|f| f.1), &param.shape), at).help(help)
+            }
             None => Diag::error(
                 &BAD_MODEL,
                 at,
@@ -238,16 +245,14 @@ fn left(plan: &Plan, stage: &str) -> BTreeMap<String, Vec<u64>> {
     list
 }
 
-fn no_head(source: &str, name: &str, found: Option<&[u64]>, wanted: &[u64], at: Span) -> Diag {
+fn no_head(source: &str, name: &str, (found, wanted): (Option<&[u64]>, &[u64]), at: Span) -> Diag {
     let message = match found {
         None => format!("`{source}` has no trained head for this: there is no `{name}`"),
         Some(shape) => format!(
             "`{source}` has another head than this stage scores with: `{name}` has the shape {shape:?}, and {wanted:?} is wanted"
         ),
     };
-    Diag::error(&NO_HEAD, at, message)
-        .label("its scores would be random numbers")
-        .help("train a head first, or name a model with one; `head = random` scores with a random one")
+    Diag::error(&NO_HEAD, at, message).label("its scores would be random numbers")
 }
 
 /// A decoder or a bias of its own in the files of a model whose config says that it is tied.

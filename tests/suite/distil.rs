@@ -317,6 +317,10 @@ fn what_does_not_go_together_is_refused() {
             "data = bare.train, objective = distil, teachers = t, teacher_weights = t",
             "says no accuracy",
         ),
+        (
+            "data = bare.train, objective = distil, teachers = t, teacher_weights = e",
+            "`teacher_weights` has no effect: there is one teacher",
+        ),
     ];
     let dir = folder();
     for (keys, says) in cases {
@@ -442,4 +446,50 @@ fn a_killed_run_goes_on_with_the_same_bits() {
     done(&mut start());
     let losses = |dir: &Path| logged(dir, "s", "loss");
     assert_eq!(losses(whole.path()), losses(killed.path()));
+}
+
+#[test]
+fn a_student_that_goes_on_with_a_head_keeps_its_classes() {
+    let dir = folder();
+    let head = head("bert-tiny", &["bert-tiny"]);
+    let begins = "adapter = bitfit, lr = 1e-3, steps = 3, batch = 16, max_length = 64";
+    let own = |labels: &str| {
+        format!(
+            "{head}data own = local \"train\" {{ text = text, label = label, labels = {labels} }}\n\
+             stage first = train {{ model = m, data = own.train, {begins} }}\n\
+             stage other = train {{ model = m, data = d.train, {begins}, seed = 5 }}\n\
+             stage t = annotate {{ from = other, data = bare.train }}\n\
+             stage s = train {{ from = first, data = bare.train, objective = distil, teachers = t, adapter = bitfit, {LEARNS}, lr = 1e-30 }}\n"
+        )
+    };
+    // The head's own order, which is not the teachers'.
+    let turned = own("{ 1: positive, 0: negative }")
+        + "stage before = eval { from = first, data = test.test, metrics = [accuracy, loss] }\n\
+           stage after = eval { from = s, data = test.test, objective = classify, metrics = [accuracy, loss] }\n";
+    let result = run(dir.path(), &turned);
+    for key in ["accuracy", "loss"] {
+        let of = |name: &str| {
+            stage(&result, name)["metrics"][key]
+                .as_f64()
+                .expect("a number")
+        };
+        assert!(
+            (of("before") - of("after")).abs() < 1e-6,
+            "{key}: {} {}",
+            of("before"),
+            of("after")
+        );
+    }
+    let path = dir.path().join("r.peft");
+    std::fs::write(&path, own("[ham, spam]")).expect("written");
+    let output = program().arg("check").arg(&path).output().expect("starts");
+    let said = stderr_of(&output);
+    let words: Vec<&str> = said.split_whitespace().filter(|w| *w != "│").collect();
+    assert!(
+        !output.status.success()
+            && words
+                .join(" ")
+                .contains("tells other classes than its teachers"),
+        "{said}"
+    );
 }

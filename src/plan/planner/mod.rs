@@ -245,6 +245,7 @@ impl Planner<'_, '_> {
             }
             None => {}
         }
+        let trained = parent.is_some().then(|| taught::head_of(&start)).flatten();
         let written = keys::OBJECTIVE.get(values).and_then(task::written);
         let task = written.filter(|_| keys::OBJECTIVE.is_written(values) || parent.is_none());
         if let Some(task) = task {
@@ -262,7 +263,7 @@ impl Planner<'_, '_> {
             start.task = task;
         }
         self.modules(&mut start, parent.is_some(), diags)?;
-        self.taught((kind, declared), &mut start, diags)?;
+        self.taught((kind, declared), trained, &mut start, diags)?;
         Some((start, parent, model))
     }
 

@@ -8,15 +8,18 @@ use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY};
 use crate::library::schema::Values;
 use crate::library::stage::job::Routine;
 use crate::library::stage::{StageKind, keys};
+use crate::library::task::{Answer, Head};
 use crate::plan::error::WRONG_PORT;
 use crate::plan::{Handed, Sets, Stage, Teacher};
 use crate::resolve::Declared;
 
 impl Planner<'_, '_> {
-    /// Puts the stages that teach this one into what it starts from, with their classes; `None` after a diagnostic.
+    /// Puts the stages that teach this one into what it starts from, with their classes, or with those of a head that is
+    /// `trained` already; `None` after a diagnostic.
     pub(super) fn taught(
         &self,
         (kind, declared): (&dyn StageKind, &Declared),
+        trained: Option<Vec<String>>,
         start: &mut Handed,
         diags: &mut Diags,
     ) -> Option<()> {
@@ -74,10 +77,54 @@ impl Planner<'_, '_> {
             });
         }
         let (classes, _) = classes?;
-        if !same(&start.classes, classes) {
-            start.classes = classes.to_vec();
+        self.weighs(values, start, diags)?;
+        match trained {
+            // The head's rows are in its own order.
+            Some(own) if same(&own, classes) => start.classes = own,
+            Some(own) => {
+                let message = format!(
+                    "the head that this stage goes on with tells other classes than its teachers: {} and {}",
+                    listed(&own),
+                    listed(classes)
+                );
+                let diag = Diag::error(&CONFLICTING_KEYS, keys::FROM.span(values), message);
+                diags.push(diag.related(keys::TEACHERS.span(values), "the teachers").help(
+                    "begin with `model = …`, whose head is a fresh one, or take teachers of these classes",
+                ));
+                return None;
+            }
+            None if !same(&start.classes, classes) => start.classes = classes.to_vec(),
+            None => {}
         }
         Some(())
+    }
+
+    /// Complains about weights of teachers that are the same for all of them. Where `--set` fixed what they would vary by, that
+    /// is no mistake of the recipe.
+    fn weighs(&self, values: &Values, start: &Handed, diags: &mut Diags) -> Option<()> {
+        let judges: BTreeSet<_> = start.teachers.iter().map(|t| t.judge.as_deref()).collect();
+        let over = keys::OVER.is_written(values);
+        let idle = keys::TEACHER_WEIGHTS.is_written(values) && judges.len() == 1;
+        if !idle || over && self.classroom.points <= 1 {
+            return Some(());
+        }
+        let at = keys::TEACHER_WEIGHTS.span(values);
+        let (diag, why) = match over {
+            true => (
+                Diag::warning as fn(_, _, _) -> _,
+                "one evaluation says the accuracy of all teachers",
+            ),
+            false => (Diag::error as fn(_, _, _) -> _, "there is one teacher"),
+        };
+        let diag: Diag = diag(
+            &IDLE_KEY,
+            at,
+            format!("`teacher_weights` has no effect: {why}"),
+        );
+        diags.push(diag.label("changes nothing").help(
+            "remove it, or name an `eval` stage that varies with the teachers, and `over = SWEEP` of what both vary by",
+        ));
+        over.then_some(())
     }
 
     /// Complains where the texts that a stage learns are others than those its teachers scored.
@@ -115,6 +162,12 @@ impl Planner<'_, '_> {
             }
         }
     }
+}
+
+/// The classes of the head on sequences that a stage before has trained, if it has.
+pub(super) fn head_of(start: &Handed) -> Option<Vec<String>> {
+    let has = start.task.needs() == Head::Sequence && start.task.answer() == Answer::Class;
+    Some(start.classes.clone()).filter(|classes| has && !classes.is_empty())
 }
 
 /// Whether the stage learns scores of others; `None` where objective and teachers do not go together.

@@ -151,8 +151,11 @@ fn routine(out: &mut String, stage: &Stage) {
             let metrics: Vec<&str> = score.metrics.iter().map(|m| m.schema().name).collect();
             let _ = writeln!(
                 out,
-                "  scoring     {} in batches of {}",
-                metrics.join(", "),
+                "  scoring     {}in batches of {}",
+                match metrics.as_slice() {
+                    [] => "each class, ".to_owned(),
+                    all => all.join(", ") + " ",
+                },
                 batches(stage).0
             );
         }
