@@ -421,3 +421,24 @@ fn r_drop_is_refused_where_it_would_say_nothing() {
         assert!(words.join(" ").contains(why), "{stage}: {said}");
     }
 }
+
+#[test]
+fn r_drop_stands_beside_smoothed_labels_and_the_focal_loss() {
+    let dir = folder();
+    let stage = |name: &str, more: &str| {
+        format!(
+            "stage {name} = train {{ model = m, data = d.train, adapter = full, lr = 1e-4, steps = 2, batch = 8, max_length = 32, shuffle = false, \
+             objective = classify {{ r_drop = 1{more} }} }}\n"
+        )
+    };
+    let recipe = [
+        head("bert-tiny", "label"),
+        stage("plain", ""),
+        stage("smooth", ", label_smoothing = 0.2"),
+        stage("focal", ", focal = 2"),
+    ];
+    run(dir.path(), &recipe.concat());
+    let [plain, smooth, focal] =
+        ["plain", "smooth", "focal"].map(|name| losses(dir.path(), name)[0]);
+    assert!(focal < plain && smooth != plain, "{plain} {smooth} {focal}");
+}

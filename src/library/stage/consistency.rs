@@ -25,7 +25,7 @@ impl Second {
         let own = methods.find_map(|(method, filled)| method.consistency(&filled.values));
         match (own, cx.task.r_drop()) {
             (Some(_), Some(_)) => {
-                let message = "`r_drop` and `consistency` each compare a second route of a step, and there is one";
+                let message = "`r_drop` and `consistency` each compare a second prediction of a text with the first, and there is one";
                 let diag = Diag::error(&CONFLICTING_KEYS, cx.span, message);
                 Err(Box::new(
                     diag.help("write `consistency = 0`, or remove `r_drop`"),
@@ -47,11 +47,11 @@ impl Second {
 
     fn refused<T>(&self, cx: &StageCx<'_>, why: &str) -> Result<T, Box<Diag>> {
         let key = self.key;
-        let message = format!("`{key}` compares the predictions of two routes, and {why}");
+        let message = format!("`{key}` compares two predictions of each text, and {why}");
         let diag = Diag::error(&BAD_METHOD_VALUES, cx.span, message);
-        Err(Box::new(
-            diag.help(format!("write `{key} = 0`, which leaves one route")),
-        ))
+        Err(Box::new(diag.help(format!(
+            "write `{key} = 0`, which reads each text once"
+        ))))
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) fn minimised(
     if !matches!(cx.task.answer(), Answer::Class | Answer::Token) {
         return by.refused(cx, "this objective predicts no distribution");
     }
-    if !cx.task.class_weights().is_empty() {
+    if cx.task.class_weights().iter().any(|weight| *weight != 1.0) {
         return by.refused(
             cx,
             "with weights of classes its mean is not that of the loss; that is not built",
