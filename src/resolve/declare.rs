@@ -56,7 +56,7 @@ pub(super) fn declare(
             }
             Err([message, help]) => {
                 let diag = Diag::error(&UNKNOWN_ENTRY, named.span, message);
-                diags.push(diag.label("unknown").help(help));
+                diags.push(diag.label("not read").help(help));
                 return None;
             }
         }

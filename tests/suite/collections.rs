@@ -106,11 +106,8 @@ fn a_named_set_is_read_and_scored_as_its_benchmark_does() {
 #[test]
 fn a_named_set_is_planned_without_the_data_and_what_it_lacks_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let check = |declared: &str, split: &str| {
-        let recipe = format!(
-            "{}data x = {declared}\nstage a = train {{ model = m, data = x.{split}, {TRAIN} }}\n",
-            model()
-        );
+    let check_stage = |declared: &str, stage: &str| {
+        let recipe = format!("{}data x = {declared}\nstage a = {stage}\n", model());
         let path = dir.path().join("r.peft");
         std::fs::write(&path, recipe).expect("written");
         let output = program()
@@ -122,6 +119,12 @@ fn a_named_set_is_planned_without_the_data_and_what_it_lacks_is_refused() {
             .expect("starts");
         (output.status.success(), stderr_of(&output))
     };
+    let check = |declared: &str, split: &str| {
+        check_stage(
+            declared,
+            &format!("train {{ model = m, data = x.{split}, {TRAIN} }}"),
+        )
+    };
     for declared in [
         "glue \"cola\"",
         "glue \"qqp\" { take = 100 }",
@@ -131,6 +134,11 @@ fn a_named_set_is_planned_without_the_data_and_what_it_lacks_is_refused() {
         assert!(planned, "{declared}: {said}");
         assert!(said.contains("is not at hand"), "{said}");
     }
+    // What is scored without labels needs none.
+    let (planned, said) = check_stage("glue \"sst2\"", "annotate { model = m, data = x.test }");
+    assert!(planned || said.contains("no trained head"), "{said}");
+    let (planned, said) = check("glue \"stsb\"", "train");
+    assert!(!planned && said.contains("`objective = regress`"), "{said}");
     for (declared, split, why) in [
         ("glue \"colla\"", "train", "did you mean `cola`?"),
         ("glue \"ax\"", "test", "its labels are not public"),
