@@ -12,6 +12,7 @@ in the split, the step and the column.
 """
 
 import os
+import sys
 
 import make_traces as base  # sets the number of threads before torch is loaded
 
@@ -19,19 +20,12 @@ import blake3
 import torch
 from torch.nn import functional
 
+sys.path.insert(0, str(base.HERE / "methods"))
+from adamix import philox
+
 SEED, RATE = 42, 0.3
 # α, the model, the method, the place of the classifier's dropout among those of the network, LoRA's own included.
 RUNS = [(2.0, "bert-tiny", "full", 11), (0.7, "bert-tiny", "lora", 29), (1.0, "distilbert-tiny", "full", 11)]
-
-
-def philox(key, counter):
-    """One block of Philox 4x32-10."""
-    key, c = list(key), list(counter)
-    for _ in range(10):
-        p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
-        c = [(p1 >> 32) ^ c[1] ^ key[0], p1 & 0xFFFFFFFF, (p0 >> 32) ^ c[3] ^ key[1], p0 & 0xFFFFFFFF]
-        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return c
 
 
 def kept(place, route, examples, step, width):

@@ -104,8 +104,8 @@ impl<'a> Loader<'a> {
             }
         }
         for param in self.params {
-            if let (Init::Component { .. } | Init::Cached(_), Some(resident)) =
-                (&param.init, wanted.get(param.name.as_str()))
+            if let Some(resident) = wanted.get(param.name.as_str())
+                && param.init.is_measured()
                 && !self.given(&param.name)
                 && seen.insert(param.name.as_str())
             {

@@ -22,7 +22,6 @@ use crate::exec::load::prune::{Guide, Importances};
 use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
-use crate::library::net::Init;
 use crate::library::stage::job::{Features, Fit};
 use crate::library::stage::keys;
 use crate::program::{Class, Verified};
@@ -91,9 +90,8 @@ impl Work<'_> {
 
     /// Whether tensors that nothing trains begin with what is measured: no checkpoint holds them.
     fn begins_frozen(&self) -> bool {
-        let measured = |init: &Init| matches!(init, Init::Component { .. } | Init::Cached(_));
         let mut all = self.stage.job.params.iter();
-        self.stage.start.adapter.is_none() && all.any(|p| !p.trainable && measured(&p.init))
+        self.stage.start.adapter.is_none() && all.any(|p| !p.trainable && p.init.is_measured())
     }
 
     /// Writes what was trained to a folder: an adapter, with the initial values that exports of it need, or else the

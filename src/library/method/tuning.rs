@@ -18,6 +18,16 @@ pub struct Tuning {
 }
 
 impl Tuning {
+    /// No method at all on a model of so many blocks, nothing of which is trained.
+    #[must_use]
+    pub const fn bare(n_layers: u64) -> Self {
+        Self {
+            methods: Vec::new(),
+            n_layers,
+            frozen: true,
+        }
+    }
+
     /// Whether any method adds tensors of its own, so that the stage leaves an adapter.
     #[must_use]
     pub fn exports_adapter(&self) -> bool {

@@ -135,6 +135,14 @@ pub enum Init {
     },
 }
 
+impl Init {
+    /// Whether the backbone is run before the first step to know it.
+    #[must_use]
+    pub const fn is_measured(&self) -> bool {
+        matches!(self, Self::Component { .. } | Self::Cached(_))
+    }
+}
+
 /// A parameter of the network. Methods declare theirs as
 /// `Param::at(site, "lora_A.weight").shape(&[rank, input]).start(Init::Uniform(bound))`.
 #[derive(Clone, Debug, PartialEq)]

@@ -88,9 +88,7 @@ impl Activations {
     /// Bytes of the program's outputs for sizes.
     #[must_use]
     pub fn output_bytes(&self, sizes: &Bindings) -> u64 {
-        let program = self.program.program();
-        let all = program.outputs.iter();
-        all.map(|(_, value)| program.ty(*value).bytes(sizes)).sum()
+        output_bytes(&self.program, sizes)
     }
 
     /// An upper bound of the rows that count of an output for sizes.
@@ -108,6 +106,13 @@ impl Activations {
             | None => all,
         }
     }
+}
+
+/// Bytes of a program's outputs for sizes.
+pub(super) fn output_bytes(of: &Verified, sizes: &Bindings) -> u64 {
+    let program = of.program();
+    let all = program.outputs.iter();
+    all.map(|(_, value)| program.ty(*value).bytes(sizes)).sum()
 }
 
 /// A batch of the pass.
@@ -195,11 +200,7 @@ pub(super) fn activations(
         ]);
     }
     let paths: BTreeSet<String> = asked.iter().map(|(_, by, _)| by.site.clone()).collect();
-    let bare = Tuning {
-        methods: Vec::new(),
-        n_layers: cx.tuning.n_layers,
-        frozen: true,
-    };
+    let bare = Tuning::bare(cx.tuning.n_layers);
     let mut b = Builder::with_numbers("activations", measured(cx));
     let (found, own) = inputs(&mut b, cx, (&bare, paths));
     let (sources, maps) = grouped(&mut b, &found, &asked);

@@ -93,11 +93,7 @@ pub(super) fn fisher(cx: &StageCx<'_>, params: &[Param]) -> Result<Option<Fisher
         }
     }
     let names: BTreeSet<String> = sources.iter().map(|s| s.name.clone()).collect();
-    let bare = Tuning {
-        methods: Vec::new(),
-        n_layers: cx.tuning.n_layers,
-        frozen: true,
-    };
+    let bare = Tuning::bare(cx.tuning.n_layers);
     let mut b = Builder::with_numbers("fisher", cx.numbers);
     let built = probed(&mut b, cx, &bare, Mode::Evaluate, names);
     let loss = built.loss(&mut b, cx.task.as_ref());

@@ -136,11 +136,7 @@ fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> V
 /// The sites of a model without any method, the head's among them.
 #[must_use]
 pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
-    let bare = Tuning {
-        n_layers: model.facts().blocks,
-        frozen: true,
-        methods: Vec::new(),
-    };
+    let bare = Tuning::bare(model.facts().blocks);
     let values = Values::default();
     let cx = StageCx {
         values: &values,
@@ -267,11 +263,7 @@ pub struct Anatomy {
 /// All parts of a model, with either head.
 #[must_use]
 pub fn anatomy(model: &dyn Model) -> Anatomy {
-    let tuning = Tuning {
-        n_layers: model.facts().blocks,
-        frozen: true,
-        methods: Vec::new(),
-    };
+    let tuning = Tuning::bare(model.facts().blocks);
     let options = NetOptions {
         mode: Mode::Evaluate,
         storage: Storing::default(),

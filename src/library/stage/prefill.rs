@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::method::Tuning;
 use super::super::net::{Init, Mode, Net, Param, Text};
+use super::activations::output_bytes;
 use super::network::{measured, options, verified};
 use super::{Diag, StageCx, keys};
 use crate::base::rng::Stream;
@@ -56,9 +57,7 @@ impl Prefill {
     /// Bytes of the program's outputs.
     #[must_use]
     pub fn output_bytes(&self) -> u64 {
-        let (program, sizes) = (self.program.program(), self.sizes());
-        let all = program.outputs.iter();
-        all.map(|(_, value)| program.ty(*value).bytes(&sizes)).sum()
+        output_bytes(&self.program, &self.sizes())
     }
 }
 
@@ -112,11 +111,7 @@ pub(super) fn prefill(cx: &StageCx<'_>, params: &[Param]) -> Result<Option<Prefi
     };
     check(cx, &tokens)?;
     let paths: BTreeSet<String> = asked.iter().map(|(_, of, _)| of.site.clone()).collect();
-    let bare = Tuning {
-        methods: Vec::new(),
-        n_layers: cx.tuning.n_layers,
-        frozen: true,
-    };
+    let bare = Tuning::bare(cx.tuning.n_layers);
     let mut b = Builder::with_numbers("prefill", measured(cx));
     let mut net = Net::new(&mut b, &bare, options(cx, &bare, Mode::Evaluate));
     net.note(paths.clone());

@@ -23,11 +23,7 @@ pub(super) fn reference(cx: &StageCx<'_>, together: u64) -> Option<Reference> {
     if !cx.task.compares() {
         return None;
     }
-    let bare = Tuning {
-        methods: Vec::new(),
-        n_layers: cx.tuning.n_layers,
-        frozen: true,
-    };
+    let bare = Tuning::bare(cx.tuning.n_layers);
     let mut b = Builder::with_numbers("reference", cx.numbers);
     let (losses, params) = reference_losses(&mut b, cx, &bare)?;
     b.output("feature.0", losses);
