@@ -75,8 +75,12 @@ mod mix;
 mod mix_grad;
 mod move_rows;
 mod mul_rows;
+mod neighbours;
+mod neighbours_grad;
 mod noise;
 mod nominate;
+mod ordinal;
+mod ordinal_grad;
 mod perturb;
 mod place;
 mod preference;
@@ -103,6 +107,8 @@ mod take_at;
 mod top_softmax;
 mod unary;
 mod unary_grad;
+mod unpaired;
+mod unpaired_grad;
 mod watch;
 mod waves;
 mod weighted_binary_cross_entropy;
@@ -223,8 +229,12 @@ ops! {
     mix_grad::MixGrad,
     move_rows::MoveRows,
     mul_rows::MulRows,
+    neighbours::Neighbours,
+    neighbours_grad::NeighboursGrad,
     noise::Noise,
     nominate::Nominate,
+    ordinal::Ordinal,
+    ordinal_grad::OrdinalGrad,
     perturb::Perturb,
     preference::Preference,
     preference_grad::PreferenceGrad,
@@ -251,6 +261,8 @@ ops! {
     top_softmax::TopSoftmax,
     unary::Unary,
     unary_grad::UnaryGrad,
+    unpaired::Unpaired,
+    unpaired_grad::UnpairedGrad,
     watch::Watch,
     waves::Waves,
     weighted_binary_cross_entropy::WeightedBinaryCrossEntropy,

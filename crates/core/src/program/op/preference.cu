@@ -1,7 +1,4 @@
-__device__ static double preference_length(const u32* sequences, u32 places, u32 text, u32 loss) {
-    if (loss < 3) {
-        return 1.0;
-    }
+__device__ static double preference_length(const u32* sequences, u32 places, u32 text) {
     double length = 0.0;
     for (u32 i = 0; i < places; i++) {
         length += sequences[i] == text ? 1.0 : 0.0;
@@ -45,7 +42,7 @@ __device__ static double preference_of(double chosen, double rejected, u32 loss,
 
 // One block: a thread a pair. `loss` is 0 for sigmoid, 1 for robust, 2 for hinge, 3 for ipo, 4 for simpo, 5 for orpo.
 extern "C" __global__ void preference(const float* losses, const u32* sequences, const float* scale, const float* reference, float* out, float* rows,
-                                      u32 places, u32 texts, u32 compared, u32 loss, float beta, float smoothing, float gamma) {
+                                      u32 places, u32 texts, u32 compared, u32 loss, float beta, float smoothing, float gamma, float alpha) {
     __shared__ double slots[32];
     double sum = 0.0;
     for (u32 pair = threadIdx.x; 2 * pair + 1 < texts; pair += blockDim.x) {
@@ -53,9 +50,12 @@ extern "C" __global__ void preference(const float* losses, const u32* sequences,
         for (u32 i = 0; i < 2; i++) {
             u32 text = 2 * pair + i;
             double other = compared ? (double)reference[text] : 0.0;
-            above[i] = (other - (double)losses[text]) / preference_length(sequences, places, text, loss);
+            above[i] = (other - (double)losses[text]) / (loss < 3 ? 1.0 : preference_length(sequences, places, text));
         }
         double own = preference_of(above[0], above[1], loss, (double)beta, (double)smoothing, (double)gamma);
+        if (alpha != 0.0f) {
+            own += (double)alpha * (double)losses[2 * pair] / preference_length(sequences, places, 2 * pair);
+        }
         for (u32 i = 0; i < 2; i++) {
             rows[4 * pair + 2 * i] = (float)((double)beta * above[i]);
             rows[4 * pair + 2 * i + 1] = (float)own;

@@ -48,6 +48,8 @@ pub struct Preference {
     pub smoothing: Real,
     /// γ, the reward by which a chosen text is to be ahead, of [`PreferenceLoss::Simpo`].
     pub gamma: Real,
+    /// α, the weight of the mean loss of the chosen text's tokens beside it.
+    pub alpha: Real,
 }
 
 /// `log(1 + eˣ)`.
@@ -127,9 +129,22 @@ impl Preference {
         matches!(self.loss, Ipo | Simpo | Orpo)
     }
 
-    /// What each text's loss is divided by.
+    /// What the loss of a text of so many tokens is divided by.
+    pub(super) const fn divisor(&self, length: f64) -> f64 {
+        if self.is_mean() { length } else { 1.0 }
+    }
+
+    /// What the chosen text's tokens add to the loss of its pair, of so many tokens.
+    fn likelihood(&self, loss: f64, length: f64) -> f64 {
+        match self.alpha.get() {
+            0.0 => 0.0,
+            alpha => alpha * loss / length,
+        }
+    }
+
+    /// The number of each text's tokens, where it is read.
     pub(super) fn lengths(&self, sequences: &[u32], texts: usize) -> Result<Vec<f64>, OpError> {
-        if !self.is_mean() {
+        if !self.is_mean() && self.alpha.get() == 0.0 {
             return Ok(vec![1.0; texts]);
         }
         let mut lengths = vec![0.0; texts];
@@ -168,6 +183,7 @@ impl Preference {
 
     /// Log-likelihood of each text above the reference's.
     pub(super) fn above<T: Elementary>(
+        &self,
         losses: &[T],
         reference: Option<&[f32]>,
         lengths: &[f64],
@@ -177,7 +193,7 @@ impl Preference {
             let other = reference
                 .and_then(|r| r.get(i))
                 .map_or(0.0, |&x| f64::from(x));
-            (other - loss.wide()) / length
+            (other - loss.wide()) / self.divisor(*length)
         })
         .collect()
     }
@@ -223,7 +239,8 @@ impl OpRule for Preference {
                 self.code(),
                 self.beta.get() as f32,
                 self.smoothing.get() as f32,
-                self.gamma.get() as f32
+                self.gamma.get() as f32,
+                self.alpha.get() as f32
             ],
         );
         Some(list)
@@ -236,14 +253,16 @@ impl OpRule for Preference {
         let lengths = self.lengths(sequences, io.input(0).dims[0])?;
         let beta = self.beta.get();
         super::kernel::float!(io.outputs[0].dtype(), T => {
-            let above = Self::above(io.input(0).slice::<T>(), reference, &lengths);
+            let losses = io.input(0).slice::<T>();
+            let above = self.above(losses, reference, &lengths);
             let mut sum = 0.0;
             let rows = io.outputs[1].slice::<T>();
             // A text without its other half has no loss.
             rows.fill(T::of(f64::NAN));
-            for (pair, rows) in above.chunks_exact(2).zip(rows.chunks_exact_mut(4)) {
+            let own = losses.chunks_exact(2).zip(lengths.chunks_exact(2));
+            for ((pair, rows), (losses, lengths)) in above.chunks_exact(2).zip(rows.chunks_exact_mut(4)).zip(own) {
                 let (chosen, rejected) = (pair[0], pair[1]);
-                let loss = self.of([chosen, rejected]);
+                let loss = self.of([chosen, rejected]) + self.likelihood(losses[0].wide(), lengths[0]);
                 rows.copy_from_slice(&[beta * chosen, loss, beta * rejected, loss].map(T::of));
                 sum += 2.0 * loss;
             }
@@ -299,6 +318,11 @@ pub(super) fn kinds() -> Vec<Preference> {
         beta: Real::new(0.5),
         smoothing: Real::new(smoothing),
         gamma: Real::new(0.75),
+        alpha: Real::new(0.0),
+    };
+    let with = |loss, alpha| Preference {
+        alpha: Real::new(alpha),
+        ..of(loss, 0.125)
     };
     vec![
         of(Sigmoid, 0.0),
@@ -308,6 +332,8 @@ pub(super) fn kinds() -> Vec<Preference> {
         of(Ipo, 0.0),
         of(Simpo, 0.125),
         of(Orpo, 0.0),
+        with(Sigmoid, 1.0),
+        with(Simpo, 0.5),
     ]
 }
 

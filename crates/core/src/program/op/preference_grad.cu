@@ -1,7 +1,4 @@
-__device__ static double preference_grad_length(const u32* sequences, u32 places, u32 text, u32 loss) {
-    if (loss < 3) {
-        return 1.0;
-    }
+__device__ static double preference_grad_length(const u32* sequences, u32 places, u32 text) {
     double length = 0.0;
     for (u32 i = 0; i < places; i++) {
         length += sequences[i] == text ? 1.0 : 0.0;
@@ -49,7 +46,7 @@ __device__ static double preference_slope(double chosen, double rejected, u32 of
 }
 
 extern "C" __global__ void preference_grad(const float* up, const float* losses, const u32* sequences, const float* scale, const float* reference, float* out,
-                                           u32 places, u64 texts, u32 compared, u32 loss, float beta, float smoothing, float gamma) {
+                                           u32 places, u64 texts, u32 compared, u32 loss, float beta, float smoothing, float gamma, float alpha) {
     double factor = 2.0 * (double)up[0] * (double)scale[0];
     EACH(text, texts) {
         u64 first = text - text % 2;
@@ -59,12 +56,16 @@ extern "C" __global__ void preference_grad(const float* up, const float* losses,
             double above[2], lengths[2];
             for (u32 i = 0; i < 2; i++) {
                 double other = compared ? (double)reference[first + i] : 0.0;
-                lengths[i] = preference_grad_length(sequences, places, (u32)first + i, loss);
+                lengths[i] = loss < 3 ? 1.0 : preference_grad_length(sequences, places, (u32)first + i);
                 above[i] = (other - (double)losses[first + i]) / lengths[i];
             }
             u32 of = (u32)(text % 2);
             double slope = preference_slope(above[0], above[1], of, loss, (double)beta, (double)smoothing, (double)gamma);
-            out[text] = (float)(-factor * slope / lengths[of]);
+            double likelihood = 0.0;
+            if (of == 0 && alpha != 0.0f) {
+                likelihood = factor * (double)alpha / preference_grad_length(sequences, places, (u32)text);
+            }
+            out[text] = (float)(likelihood - factor * slope / lengths[of]);
         }
     }
 }

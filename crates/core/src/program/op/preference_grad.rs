@@ -59,7 +59,8 @@ impl OpRule for PreferenceGrad {
                 self.of.code(),
                 self.of.beta.get() as f32,
                 self.of.smoothing.get() as f32,
-                self.of.gamma.get() as f32
+                self.of.gamma.get() as f32,
+                self.of.alpha.get() as f32
             ],
         );
         Some(list)
@@ -72,14 +73,17 @@ impl OpRule for PreferenceGrad {
         let lengths = self.of.lengths(sequences, io.input(1).dims[0])?;
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let up = io.input(0).slice::<T>()[0].wide() * scale;
-            let above = Preference::above(io.input(1).slice::<T>(), reference, &lengths);
+            let above = self.of.above(io.input(1).slice::<T>(), reference, &lengths);
             let out = io.outputs[0].slice::<T>();
             out.fill(T::of(f64::NAN));
             let each = above.chunks_exact(2).zip(lengths.chunks_exact(2));
             for ((pair, length), out) in each.zip(out.chunks_exact_mut(2)) {
                 // The loss counts once for each text of the pair.
                 let slopes = self.of.slopes([pair[0], pair[1]]).map(|slope| 2.0 * up * slope);
-                out.copy_from_slice(&[-slopes[0] / length[0], -slopes[1] / length[1]].map(T::of));
+                let alpha = self.of.alpha.get();
+                let likelihood = if alpha == 0.0 { 0.0 } else { 2.0 * up * alpha / length[0] };
+                let [chosen, rejected] = [length[0], length[1]].map(|n| self.of.divisor(n));
+                out.copy_from_slice(&[likelihood - slopes[0] / chosen, -slopes[1] / rejected].map(T::of));
             }
         });
         Ok(())
