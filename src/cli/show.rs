@@ -48,6 +48,8 @@ struct Shown<'a> {
     /// What it became: one sequence, or one of each answer or option.
     examples: Vec<EncodedExample>,
     form: Form,
+    /// Whether behind each answer's prompt the next row's answer is read, too.
+    mismatched: bool,
     tokenizer: &'a Tokenizer,
 }
 
@@ -136,6 +138,7 @@ impl Show {
             row: set.row(index).unwrap_or(index),
             examples,
             form: split.form,
+            mismatched: stage.start.task.mismatches(),
             tokenizer,
         })
     }
@@ -182,7 +185,11 @@ impl Shown<'_> {
 
     /// What a sequence is among those of the row.
     fn part(&self, place: usize) -> String {
-        match (self.form, place) {
+        let answer = place / (1 + usize::from(self.mismatched));
+        match (self.form, answer) {
+            _ if self.mismatched && place % 2 == 1 => {
+                ", the same prompt with the next row's answer".to_owned()
+            }
             (Form::Preference, 0) => ", chosen".to_owned(),
             (Form::Preference, _) => ", rejected".to_owned(),
             (Form::Choices, place) => format!(", option {place}"),

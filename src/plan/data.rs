@@ -98,6 +98,7 @@ impl Binder<'_> {
                     true => asked.text.len(),
                     false => asked.form.sequences() as usize,
                 };
+                let of_row = of_row * (1 + usize::from(want.task.mismatches()));
                 let sequences = n * want.draws as usize * of_row;
                 let lengths = Lengths::Known(vec![want.longest(); sequences]);
                 let bound = asked.bound(lengths, classes);

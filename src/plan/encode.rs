@@ -15,12 +15,14 @@ use crate::library::data::DataError;
 use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::rows_hash::RowsHash;
-use crate::library::data::set::{Example, Label, Reading};
+use crate::library::data::set::{Label, Reading};
 use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Target};
 use crate::library::prompt::frame::Frame;
 use crate::library::tokenizer::{Encoded, Tokenizer};
+use mismatched::{Queue, Waiting};
 
 mod labels;
+mod mismatched;
 mod rows;
 mod seen;
 
@@ -158,7 +160,11 @@ fn kept_name(
             ),
             want.task.words(),
             want.task.windows(),
-            (want.task.target_length(), want.task.texts_apart()),
+            (
+                want.task.target_length(),
+                want.task.texts_apart(),
+                want.task.mismatches(),
+            ),
         ),
     );
     let hash = blake3::hash(format!("{of:?}").as_bytes());
@@ -222,7 +228,8 @@ impl Each<'_> {
         for draw in 0..to_u32(self.want.draws) {
             // All draws have the same rows.
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
-            let mut waiting: Vec<(u32, Example)> = Vec::new();
+            let mut waiting: Vec<Waiting> = Vec::new();
+            let mut queue = Queue::of(self.want.task.mismatches());
             let mut bytes = 0;
             let mut reserved = 0;
             let mut outcome = Ok(Ok(()));
@@ -231,7 +238,7 @@ impl Each<'_> {
                 bytes += own;
                 // A text is in memory as its reader has it, as it is handed on, and as it waits.
                 reserved = reserved.max(bytes + 2 * own);
-                waiting.push((place, example));
+                waiting.extend(queue.next(place, example));
                 if waiting.len() == AT_ONCE || bytes >= BYTES_AT_ONCE {
                     let seen = (surveyor.as_deref_mut(), &mut rows, &mut supervision);
                     let took = self.add(&mut made, &mut waiting, draw, seen);
@@ -243,6 +250,7 @@ impl Each<'_> {
             });
             walked.map_err(Cause::Data)?;
             if matches!(outcome, Ok(Ok(()))) {
+                waiting.extend(queue.last());
                 let seen = (surveyor, &mut rows, &mut supervision);
                 let took = self.add(&mut made, &mut waiting, draw, seen);
                 outcome =
@@ -275,7 +283,7 @@ impl Each<'_> {
     fn add(
         &self,
         made: &mut Maker,
-        waiting: &mut Vec<(u32, Example)>,
+        waiting: &mut Vec<Waiting>,
         draw: u32,
         (surveyor, rows, supervision): (Option<&mut Surveyor>, &mut RowsHash, &mut Supervision),
     ) -> Result<io::Result<u64>, Cause> {
@@ -285,8 +293,12 @@ impl Each<'_> {
         let looked_at = surveyor.is_some();
         let encoded: Vec<Result<Vec<Tokenized>, Cause>> = waiting
             .par_drain(..)
-            .map(|(place, example)| {
-                let reads = self.reads(&example, (place, draw))?;
+            .map(|own| {
+                let (place, example) = (own.place, own.example);
+                let reads = match &own.following {
+                    Some(following) => self.mismatched(&example, following)?,
+                    None => self.reads(&example, (place, draw))?,
+                };
                 let supervision = self.supervision(&reads);
                 let of_row = reads.into_iter().zip(0_u64..).map(|(read, part)| {
                     // What is known of the row stands with its first sequence.

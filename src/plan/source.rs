@@ -40,6 +40,7 @@ impl Binder<'_> {
             return Ok(source.clone());
         }
         let values = &declared.filled.values;
+        let labelled = labelled && task.labels_rows(decl::form(values));
         let reads = labelled && task.answer().reads_labels();
         let naming = || Naming {
             given: given(declared),

@@ -51,7 +51,7 @@ fn every_loss_has_the_curve_and_the_rewards_of_trl() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let traces = preference();
     write_pairs(dir.path(), &traces);
-    let (beta, batch) = (&traces["beta"], &traces["batch"]);
+    let (beta, batch, alpha) = (&traces["beta"], &traces["batch"], &traces["alpha"]);
     let runs = traces["runs"].as_array().expect("runs");
     let mut text =
         "peftc 1\ndata d = local \".\" { prompt = prompt, chosen = chosen, rejected = rejected }\n"
@@ -73,6 +73,11 @@ fn every_loss_has_the_curve_and_the_rewards_of_trl() {
                 traces["gamma"]
             ),
             "orpo" => format!("orpo {{ beta = {beta} }}"),
+            "cpo" => format!("cpo {{ beta = {beta}, alpha = {alpha}{smoothing} }}"),
+            "cpo_simpo" => format!(
+                "simpo {{ beta = {beta}, gamma = {}, alpha = {alpha} }}",
+                traces["gamma"]
+            ),
             _ => format!(
                 "dpo {{ beta = {beta}, loss = {loss}, reference_free = {free}{smoothing} }}"
             ),
@@ -131,6 +136,116 @@ fn every_loss_has_the_curve_and_the_rewards_of_trl() {
     assert_eq!(rows[0], "index\tanswer\treward\tloss");
     assert!(rows[1].starts_with("0\tchosen\t") && rows[4].starts_with("1\trejected\t"));
     assert_eq!(rows.len(), 1 + 2 * 16);
+}
+
+/// A recipe that trains and scores with each of the runs on unpaired answers, and what it names.
+fn unpaired(dir: &Path, traces: &Value) -> String {
+    write_pairs(dir, traces);
+    let answers = traces["answers"].as_array().expect("answers").iter();
+    let row = |row: &Value| {
+        json!({ "prompt": words(&row["prompt"]) + " ", "completion": words(&row["completion"]), "label": row["label"] })
+            .to_string()
+            + "\n"
+    };
+    let rows: String = answers.map(row).collect();
+    std::fs::write(dir.join("answers.jsonl"), rows).expect("written");
+    let (beta, batch) = (&traces["beta"], &traces["batch"]);
+    let runs = traces["unpaired"].as_array().expect("runs");
+    let mut text = "peftc 1\n\
+        data pairs = local \"train.jsonl\" { prompt = prompt, chosen = chosen, rejected = rejected }\n\
+        data single = local \"answers.jsonl\" { prompt = prompt, completion = completion, label = label }\n"
+        .to_owned();
+    for case in runs {
+        let (name, of) = (
+            case["name"].as_str().expect("a name"),
+            case["model"].as_str().expect("a model"),
+        );
+        model(dir, of);
+        let data = if case["paired"] == true {
+            "pairs"
+        } else {
+            "single"
+        };
+        let (rate, good, bad) = (&case["rate"], &case["desirable"], &case["undesirable"]);
+        text += &format!(
+            "model m_{name} = local \"{of}\"\n\
+             stage t_{name} = train {{ model = m_{name}, data = {data}.train, dev = {data}.train, adapter = full, lr = {rate}, \
+             optimizer = sgd, batch = {batch}, steps = 20, clip = 0, dropout = 0, shuffle = false, \
+             objective = kto {{ beta = {beta}, desirable_weight = {good}, undesirable_weight = {bad} }} }}\n\
+             stage e_{name} = eval {{ from = t_{name}, data = {data}.train, batch = 3 }}\n"
+        );
+    }
+    text
+}
+
+#[test]
+fn answers_that_are_wanted_or_not_have_the_curve_and_the_rewards_of_trl() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let traces = preference();
+    let text = unpaired(dir.path(), &traces);
+    let runs = traces["unpaired"].as_array().expect("runs");
+    let path = dir.path().join("all.peft");
+    std::fs::write(&path, text).expect("written");
+    let result = run(&path, &[]);
+    let stages = result["stages"].as_array().expect("stages");
+    let stage = |name: &str| stages.iter().find(|s| s["name"] == name).expect("a stage");
+    let near = |got: Option<f64>, want: &Value, tolerance: f64| {
+        let want = want.as_f64().expect("a number");
+        got.is_some_and(|got| (got - want).abs() <= tolerance * (1.0 + want.abs()))
+    };
+    for case in runs {
+        let name = case["name"].as_str().expect("a name");
+        let own = losses(dir.path(), "all", &format!("t_{name}"));
+        let want = case["curve"].as_array().expect("a curve");
+        assert_eq!(own.len(), want.len(), "{name}");
+        for (got, want) in own.iter().zip(want) {
+            let far = (got - want.as_f64().expect("a loss")).abs();
+            assert!(far < 1e-4, "{name}: {own:?} for {want:?}");
+        }
+        let scored = stage(&format!("e_{name}"));
+        for (key, want) in case["after"].as_object().expect("values") {
+            let got = &scored["metrics"][key];
+            assert!(
+                near(got.as_f64(), want, 2e-3),
+                "{name}: {key} is {got} for {want}"
+            );
+        }
+        assert!(near(scored["kl"].as_f64(), &case["kl"], 2e-3), "{scored}");
+        for of in [stage(&format!("t_{name}")), scored] {
+            let bytes = |key: &str| of[key].as_f64().expect("bytes");
+            let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+            let of = &of["name"];
+            assert!((0.98..=1.0).contains(&share), "{of}: {share}");
+        }
+    }
+    let table = dir.path().join(".peftc/runs/all/e_kto/predictions.tsv");
+    let table = std::fs::read_to_string(table).expect("a table");
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows[0], "index\tlabel\treward\tmismatched_reward\tloss");
+    assert!(rows[1].starts_with("0\tfalse\t") && rows[2].starts_with("1\ttrue\t"));
+    assert_eq!(rows.len(), 1 + 16);
+    // What is learned is counted once, and a step is not made of parts.
+    let output = program().args(["check", "--json"]).arg(&path).output();
+    let plan = printed(&output.expect("starts")).to_string();
+    let learned: usize = traces["answers"]
+        .as_array()
+        .expect("answers")
+        .iter()
+        .map(|row| row["completion"].as_array().map_or(0, Vec::len) + 1)
+        .sum();
+    assert!(
+        plan.contains(&format!("\"learned_tokens\":{learned},")),
+        "{plan}"
+    );
+    let text = std::fs::read_to_string(&path).expect("read");
+    let parts = text.replacen("steps = 20", "steps = 20, micro_batch = 2", 1);
+    std::fs::write(&path, parts).expect("written");
+    let output = program().arg("check").arg(&path).output().expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("`kto` compares the rows of a batch"),
+        "{said}"
+    );
 }
 
 #[test]

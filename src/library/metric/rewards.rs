@@ -9,6 +9,8 @@ pub(super) struct Rewards {
     schema: &'static Schema,
     of: fn(f64, f64) -> f64,
     higher: bool,
+    /// Whether it is of pairs alone.
+    paired: bool,
 }
 
 static ACCURACY_SCHEMA: Schema = Schema {
@@ -20,7 +22,7 @@ static ACCURACY_SCHEMA: Schema = Schema {
 };
 static MARGIN_SCHEMA: Schema = Schema {
     name: "reward_margin",
-    summary: "mean reward of chosen answers less that of rejected ones",
+    summary: "mean reward of chosen answers less that of rejected ones; of `kto`, of wanted answers and of the others",
     doc: "TRL's rewards/margins.",
     paper: "",
     keys: &[],
@@ -45,24 +47,28 @@ pub(super) static ACCURACY: Rewards = Rewards {
     schema: &ACCURACY_SCHEMA,
     of: |chosen, rejected| if chosen > rejected { 1.0 } else { 0.0 },
     higher: true,
+    paired: true,
 };
 /// The mean distance.
 pub(super) static MARGIN: Rewards = Rewards {
     schema: &MARGIN_SCHEMA,
     of: |chosen, rejected| chosen - rejected,
     higher: true,
+    paired: false,
 };
 /// The mean of the chosen.
 pub(super) static CHOSEN: Rewards = Rewards {
     schema: &CHOSEN_SCHEMA,
     of: |chosen, _| chosen,
     higher: true,
+    paired: false,
 };
 /// The mean of the rejected.
 pub(super) static REJECTED: Rewards = Rewards {
     schema: &REJECTED_SCHEMA,
     of: |_, rejected| rejected,
     higher: false,
+    paired: false,
 };
 
 impl Metric for Rewards {
@@ -75,10 +81,14 @@ impl Metric for Rewards {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer == Answer::Preference
+        answer == Answer::Preference || answer == Answer::Desirable && !self.paired
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
+        if p.targets.iter().any(|own| matches!(own, Target::Class(_))) {
+            let [rejected, chosen] = [0, 1].map(|label| mean_of(p, label));
+            return (self.of)(chosen, rejected);
+        }
         let pairs = p.predicted.as_chunks::<2>().0;
         let each = pairs.iter().map(|pair| match pair {
             [Target::Score(chosen), Target::Score(rejected)] => {
@@ -88,4 +98,14 @@ impl Metric for Rewards {
         });
         ratio(each.sum(), pairs.len() as f64)
     }
+}
+
+/// The mean reward of the answers with this label.
+fn mean_of(p: &Predictions, label: u32) -> f64 {
+    let own = p.rows().filter_map(|row| match row {
+        (Target::Class(own), Target::Score(reward)) if *own == label => Some(f64::from(*reward)),
+        _ => None,
+    });
+    let (sum, count) = own.fold((0.0, 0.0), |(sum, count), x| (sum + x, count + 1.0));
+    ratio(sum, count)
 }

@@ -7,11 +7,10 @@ use crate::base::rng::Stream;
 use crate::library::counts::to_u32;
 use crate::program::op::{
     Activation, ActivationKind, Add, Arrange, Beyond, BinaryKind, Broadcast, Columns, Constant,
-    Detach, Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices,
-    MatMul, Noise, Over, Place, Preference, Reduce, ReduceKind, Reshape, Rotary, Scatter, Unary,
-    UnaryKind,
+    Detach, Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, Indices, MatMul,
+    Noise, Over, Place, Reduce, ReduceKind, Reshape, Rotary, Scatter, Unary, UnaryKind,
 };
-use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
+use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, Value};
 
 impl Net<'_> {
     /// Says that the layers from here on are of this block, or of none.
@@ -214,43 +213,6 @@ impl Net<'_> {
         let rows = count.unwrap_or_else(|| Dim::from(0_u64));
         let change = self.b.push1(Scatter { rows }, &[list, change]);
         self.add(table, change)
-    }
-
-    /// The summed cross-entropy of the next tokens at the rows that are read, times the step's loss scale, `[1]`, and of
-    /// each row its loss and the likeliest token, `[R, 2]`; without logits in memory.
-    pub fn head_loss(&mut self, x: Value, head: &LmHead) -> (Value, Value) {
-        let targets = self.b.feed(Feed::Targets(TargetKind::Token));
-        let scale = self.b.feed(Feed::LossScale);
-        let op = HeadLoss {
-            softcap: head.cap.map(Real::new),
-            bias: head.bias.is_some(),
-            ..HeadLoss::plain(Real::new(head.scale))
-        };
-        let mut operands = vec![x, head.table, targets, scale];
-        operands.extend(head.bias);
-        let made = self.b.push(op, &operands);
-        (made[0], made[2])
-    }
-
-    /// The summed loss of each text, `[S, 1]`, from those of its places, `[R, 2]`.
-    pub fn losses_of_texts(&mut self, rows: Value) -> Value {
-        let owners = self.b.feed(Feed::Owners);
-        let own = self.columns(rows, 0, 1);
-        let texts = Axis::Sequences.dim();
-        self.b.push1(Scatter { rows: texts }, &[owners, own])
-    }
-
-    /// The loss of pairs of texts, `[1]`, and of each text its reward and its pair's loss, `[S, 2]`, by the summed losses of their
-    /// places.
-    pub fn preference(&mut self, op: &Preference, losses: Value, compares: bool) -> (Value, Value) {
-        let owners = self.b.feed(Feed::Owners);
-        let scale = self.b.feed(Feed::LossScale);
-        let mut operands = vec![losses, owners, scale];
-        if compares {
-            operands.push(self.b.feed(Feed::REFERENCE));
-        }
-        let made = self.b.push(op.clone(), &operands);
-        (made[0], made[1])
     }
 
     /// A table of embeddings `[rows, width]` named `<path>.weight`, in storage type.

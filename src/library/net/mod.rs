@@ -14,6 +14,7 @@ use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorTy
 
 mod attention;
 mod layers;
+mod losses;
 mod norms;
 mod param;
 mod site;

@@ -363,10 +363,10 @@ fn compares(cx: &StageCx<'_>) -> Result<(), Vec<Diag>> {
         let message = format!(
             "`{name}` compares the rows of a batch with each other, so that a batch in parts has another loss"
         );
-        let help = "remove `micro_batch`; where memory is short, write a smaller `batch`, which has fewer negatives, or `recompute`";
+        let help = "remove `micro_batch`; where memory is short, write a smaller `batch`, which has fewer rows to compare with, or `recompute`";
         return refuse(keys::MICRO_BATCH.span(v), message, help);
     }
-    if keys::BATCH.get(v) == Batch::Examples(1) && cx.task.group() <= 2 {
+    if keys::BATCH.get(v) == Batch::Examples(1) && cx.task.needs_others() && cx.task.group() <= 2 {
         let message = format!(
             "`{name}` takes the other rows of a batch as negatives, and this batch has none"
         );

@@ -71,6 +71,7 @@ pub(super) static KIND: TaskKind = TaskKind {
                 beta: Real::new(BETA.find(values).unwrap_or(0.1)),
                 smoothing: Real::new(SMOOTHING.find(values).unwrap_or(0.0)),
                 gamma: Real::new(0.0),
+                alpha: Real::new(0.0),
             },
             compares: !REFERENCE_FREE.find(values).unwrap_or(false),
             skip_empty: SKIP_EMPTY.find(values).unwrap_or(false),

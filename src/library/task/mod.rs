@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use super::data;
 use super::data::form::Learn;
@@ -23,11 +23,13 @@ mod calibration;
 mod causal_lm;
 mod choose;
 mod classify;
+mod cpo;
 mod distil;
 mod dpo;
 mod embed;
 mod extract;
 mod foreign;
+mod kto;
 mod label_likelihood;
 mod label_words;
 mod masked_lm;
@@ -56,7 +58,7 @@ pub use masked_lm::masking::Masking;
 use named::kind;
 pub use named::{MASKED, NEXT_TOKEN, OPTIONS, TARGETS, VECTORS, of_words, task, usual, written};
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
-use parts::{added, label_keys, number};
+use parts::{added, label_keys, number, words};
 pub use places::{ReadDraw, ReadPlace, Reads};
 pub use seq2seq::TARGET_LENGTH;
 pub use words::Pieces;
@@ -87,6 +89,8 @@ pub const TASKS: &[&TaskKind] = &[
     &dpo::KIND,
     &simpo::KIND,
     &orpo::KIND,
+    &cpo::KIND,
+    &kto::KIND,
     &multiple_choice::KIND,
     &choose::KIND,
     &embed::KIND,
@@ -205,17 +209,11 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Its name among the tasks of the hub, if it has one there.
     fn pipeline_tag(&self) -> Option<&'static str> {
-        match self.needs() {
-            Head::Sequence => Some("text-classification"),
-            Head::Tokens => Some("token-classification"),
-            Head::Options => Some("multiple-choice"),
-            Head::Parts => Some("question-answering"),
-            Head::States => Some("sentence-similarity"),
-            Head::MaskedLm if self.reads_words() => Some("text-classification"),
-            Head::MaskedLm => Some("fill-mask"),
-            Head::CausalLm => Some("text-generation"),
-            Head::Seq2Seq => Some("text2text-generation"),
-        }
+        let head = match self.needs() {
+            Head::MaskedLm if self.reads_words() => Head::Sequence,
+            head => head,
+        };
+        Some(head.pipeline_tag())
     }
 
     /// Last components of the module paths of its head, for peft's `modules_to_save`.
@@ -293,6 +291,22 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// Whether the loss of a row depends on the others of its batch, which then is no sum over parts of the batch.
     fn compares_rows(&self) -> bool {
         false
+    }
+
+    /// Whether a batch of one row has nothing to compare that row with.
+    fn needs_others(&self) -> bool {
+        self.compares_rows()
+    }
+
+    /// Whether each answer is read behind its prompt, and that of the row that follows behind the same prompt.
+    fn mismatches(&self) -> bool {
+        false
+    }
+
+    /// Whether rows of this form have labels, where the task reads labels at all.
+    fn labels_rows(&self, form: data::form::Form) -> bool {
+        let _ = form;
+        true
     }
 
     /// Whether its head reads the states of all tokens of a text together.
@@ -468,23 +482,8 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Writes what its head gives into the `config.json` of an exported model.
     fn export(&self, config: &mut Map<String, Json>, classes: &[String]) {
-        label_keys(config, classes);
-        // Only a config that names a type needs another one.
-        if config
-            .get("problem_type")
-            .is_some_and(|kind| !kind.is_null())
-        {
-            config.insert("problem_type".into(), json!("single_label_classification"));
-        }
+        one_class::export(config, classes);
     }
-}
-
-/// Scores of words, or of the whole vocabulary, by the head for masked tokens. Planning refuses a model without one
-/// ([`Head::is_of`]); the states go through as they are then.
-fn words(model: &dyn Model, net: &mut Net<'_>, hidden: Value, words: Option<&[u32]>) -> Value {
-    model
-        .masked_lm()
-        .map_or(hidden, |head| head.words(net, hidden, words))
 }
 
 #[cfg(test)]

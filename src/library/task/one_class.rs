@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Details, Form, Names, Scored, added, number};
+use super::{Details, Form, Names, Scored, added, label_keys, number};
 use crate::library::counts::to_u32;
 use crate::library::data::tokens::Target;
 use crate::library::error::ONE_PREDICTION;
@@ -137,4 +137,16 @@ pub(super) fn softmax(row: &[f32]) -> Vec<f64> {
     let powers: Vec<f64> = row.iter().map(|x| f64::from(x - max).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|x| x / sum).collect()
+}
+
+/// Writes the classes into a config.
+pub(super) fn export(config: &mut Map<String, Json>, classes: &[String]) {
+    label_keys(config, classes);
+    // Only a config that names a type needs another one.
+    if config
+        .get("problem_type")
+        .is_some_and(|kind| !kind.is_null())
+    {
+        config.insert("problem_type".into(), json!("single_label_classification"));
+    }
 }

@@ -38,6 +38,7 @@ pub(super) static KIND: TaskKind = TaskKind {
                 beta: Real::new(BETA.find(values).unwrap_or(0.1)),
                 smoothing: Real::new(0.0),
                 gamma: Real::new(0.0),
+                alpha: Real::new(0.0),
             },
             compares: false,
             skip_empty: SKIP_EMPTY.find(values).unwrap_or(false),

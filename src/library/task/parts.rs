@@ -6,9 +6,11 @@ use super::super::data::set::{Labels, Naming};
 use super::super::data::tokens::{EncodedSet, Target};
 use super::super::metric::Predictions;
 use super::super::model::Model;
+use super::super::net::Net;
 use super::super::rows::Added;
 use super::super::tokenizer::Tokenizer;
 use crate::base::Code;
+use crate::program::Value;
 
 /// What a task predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +29,8 @@ pub enum Answer {
     Text,
     /// How much each of two answers is preferred.
     Preference,
+    /// How much an answer is wanted.
+    Desirable,
     /// One of several options, which are other ones in each row, by their likelihoods.
     Choice,
     /// The same by a head's scores.
@@ -73,6 +77,10 @@ impl Answer {
             Self::Classes => Labels::Several(naming()),
             Self::Tags => Labels::Each(naming()),
             Self::Number => Labels::Regression,
+            Self::Desirable => Labels::Classes(Naming {
+                fixed: Some(["false", "true"].map(str::to_owned).to_vec()),
+                ..naming()
+            }),
             Self::Token
             | Self::Text
             | Self::Preference
@@ -113,6 +121,21 @@ impl Head {
             self,
             Self::Sequence | Self::Tokens | Self::Options | Self::Parts | Self::States
         )
+    }
+
+    /// The name among the tasks of the hub of what is learned on it.
+    #[must_use]
+    pub const fn pipeline_tag(self) -> &'static str {
+        match self {
+            Self::Sequence => "text-classification",
+            Self::Tokens => "token-classification",
+            Self::Options => "multiple-choice",
+            Self::Parts => "question-answering",
+            Self::States => "sentence-similarity",
+            Self::MaskedLm => "fill-mask",
+            Self::CausalLm => "text-generation",
+            Self::Seq2Seq => "text2text-generation",
+        }
     }
 
     /// The name among the task types of peft of what is learned on it, if it has one.
@@ -289,4 +312,17 @@ pub(super) fn added(name: impl Into<String>, number: bool) -> Added {
         name: name.into(),
         number,
     }
+}
+
+/// Scores of words, or of the whole vocabulary, by the head for masked tokens. Planning refuses a model without one
+/// ([`Head::is_of`]); the states go through as they are then.
+pub(super) fn words(
+    model: &dyn Model,
+    net: &mut Net<'_>,
+    hidden: Value,
+    words: Option<&[u32]>,
+) -> Value {
+    model
+        .masked_lm()
+        .map_or(hidden, |head| head.words(net, hidden, words))
 }

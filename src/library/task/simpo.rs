@@ -20,6 +20,12 @@ const GAMMA: Given<f64> = Given::<f64>::new(
     (1.0, "1"),
     "γ, by how much the reward of the chosen answer is to be above that of the rejected one",
 );
+const ALPHA: Given<f64> = Given::<f64>::tacit(
+    "alpha",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (0.0, "0"),
+    "weight of the mean loss of the chosen answer's tokens beside it, as in CPO-SimPO",
+);
 const SMOOTHING: Given<f64> = Given::<f64>::new(
     "label_smoothing",
     kind::float(Bound::Incl(0.0), Bound::Excl(0.5)),
@@ -32,10 +38,16 @@ static SCHEMA: Schema = Schema {
     summary: "simple preference optimisation: the chosen answer becomes likelier a token than the rejected one, by a margin",
     doc: "Reads data with `chosen` and `rejected`, and `prompt` where both have one. The reward of an answer is β times the mean log-likelihood of \
           its tokens, and the loss of a pair is -log σ(r(chosen) - r(rejected) - γ). No reference is computed. The authors take β from 2 to 10 and γ \
-          from 0.3 to 1.6, and a learning rate of 3e-7 to 1e-6 where all weights are trained; TRL's `CPOTrainer` calls it `loss_type = simpo` with `cpo_alpha = 0`. Both texts of a \
+          from 0.3 to 1.6, and a learning rate of 3e-7 to 1e-6 where all weights are trained; TRL's `CPOTrainer` calls it `loss_type = simpo`, with `cpo_alpha` for `alpha`. Both texts of a \
           pair are in one micro-batch, and `batch` counts pairs. Each text is cut at `max_length` from its end.",
     paper: "Meng et al. 2024, SimPO: Simple Preference Optimization with a Reference-Free Reward (arXiv 2405.14734)",
-    keys: &[BETA.key(), GAMMA.key(), SMOOTHING.key(), SKIP_EMPTY.key()],
+    keys: &[
+        BETA.key(),
+        GAMMA.key(),
+        ALPHA.key(),
+        SMOOTHING.key(),
+        SKIP_EMPTY.key(),
+    ],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {
@@ -50,6 +62,7 @@ pub(super) static KIND: TaskKind = TaskKind {
                 beta: Real::new(BETA.find(values).unwrap_or(2.0)),
                 smoothing: Real::new(SMOOTHING.find(values).unwrap_or(0.0)),
                 gamma: Real::new(GAMMA.find(values).unwrap_or(1.0)),
+                alpha: Real::new(ALPHA.find(values).unwrap_or(0.0)),
             },
             compares: false,
             skip_empty: SKIP_EMPTY.find(values).unwrap_or(false),

@@ -1,5 +1,7 @@
 //! Tasks by their names and by the configs of their heads.
 
+use serde_json::json;
+
 use super::*;
 
 #[test]

@@ -340,7 +340,7 @@ const NO_TEMPLATE: &str = "the model has no chat template, which makes a text of
 
 /// The prompt of a row with each of its two answers. Where none is written, it is what both begin with alike: as many
 /// messages, or as much text, as TRL takes (`extract_prompt`).
-fn answers(example: &Example) -> Result<[[String; 2]; 2], String> {
+pub(super) fn answers(example: &Example) -> Result<[[String; 2]; 2], String> {
     let (chosen, rejected) = match example.texts.as_slice() {
         [prompt, chosen, rejected] => {
             return Ok([chosen, rejected].map(|answer| [prompt.clone(), answer.clone()]));
