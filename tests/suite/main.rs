@@ -44,6 +44,7 @@ mod mistakes;
 mod multi_label;
 mod options;
 mod oracle;
+mod ordinal;
 mod parity;
 mod peft_adapters;
 mod peft_mixtures;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::library::task::Task;
+use crate::library::task::{ORDINAL_LABELS, Task};
 use crate::program::types::DType;
 
 /// The `config.json` of an exported sequence classifier, from the base model's.
@@ -22,6 +22,8 @@ pub fn model_config(
     let mut config: Map<String, Json> = original.as_object().cloned().unwrap_or_default();
     config.insert("architectures".into(), json!([class]));
 
+    // Only the task that reads it says it again.
+    config.shift_remove(ORDINAL_LABELS);
     task.export(&mut config, classes);
 
     let dtype = json!(torch_dtype(dtype));

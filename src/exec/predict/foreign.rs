@@ -133,6 +133,9 @@ fn made_for(folder: &Path) -> u64 {
 /// The class names of a config, in the order of the scores: `id2label`, or `LABEL_0`, … as many as
 /// `num_labels` says, of which there are two if nothing does.
 pub(super) fn classes(config: &Json) -> Result<Vec<String>, String> {
+    if let Some(ranks) = task::ranks(config) {
+        return Ok(ranks);
+    }
     let Some(map) = config.get("id2label").and_then(Json::as_object) else {
         let n = config.get("num_labels").and_then(Json::as_u64).unwrap_or(2);
         if n > 1 << 20 {

@@ -20,7 +20,7 @@ impl Metric for Accuracy {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        matches!(answer, Answer::Class | Answer::Option)
+        matches!(answer, Answer::Class | Answer::Grade | Answer::Option)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

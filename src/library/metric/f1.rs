@@ -20,7 +20,7 @@ impl Metric for F1 {
     }
 
     fn fits(&self, answer: Answer, classes: usize, positive: bool) -> bool {
-        answer == Answer::Class && (classes == 2 || positive)
+        matches!(answer, Answer::Class | Answer::Grade) && (classes == 2 || positive)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

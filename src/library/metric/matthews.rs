@@ -20,7 +20,7 @@ impl Metric for Matthews {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer == Answer::Class
+        matches!(answer, Answer::Class | Answer::Grade)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -27,6 +27,8 @@ mod meteor;
 mod nist;
 mod pearson;
 mod perplexity;
+mod quadratic_kappa;
+mod rank_error;
 mod ranking;
 mod rewards;
 mod rouge;
@@ -114,6 +116,14 @@ impl Predictions {
             .collect()
     }
 
+    /// `(label, prediction)` of every row with one class, as places in their order.
+    fn grades(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.rows().filter_map(|row| match row {
+            (Target::Class(x), Target::Class(y)) => Some((f64::from(*x), f64::from(*y))),
+            _ => None,
+        })
+    }
+
     /// The classes of every row, or word, with any number of them, one among them too: `(labels, predictions)`.
     pub fn sets(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
         self.rows()
@@ -170,6 +180,8 @@ pub const METRICS: &[&dyn Metric] = &[
     &matthews::Matthews,
     &pearson::Pearson,
     &spearman::Spearman,
+    &rank_error::RankError,
+    &quadratic_kappa::QuadraticKappa,
     &loss::Loss,
     &perplexity::Perplexity,
     &masked_accuracy::MaskedAccuracy,
@@ -275,6 +287,16 @@ mod tests {
         close(of("f1_micro"), 2.0 * 3.0 / 9.0);
         close(of("f1_macro"), (2.0 / 3.0 + 1.0 + 0.0) / 3.0);
         close(of("subset_accuracy"), 0.5);
+    }
+
+    #[test]
+    fn ranks_are_compared_by_how_far_they_are_apart() {
+        // scikit-learn: mean_absolute_error and cohen_kappa_score(weights="quadratic").
+        let (l, p) = ([0, 1, 2, 3, 2, 1], [0, 2, 2, 1, 3, 1]);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        close(of("rank_error", &l, &p), 4.0 / 6.0);
+        close(of("quadratic_kappa", &l, &p), 5.0 / 11.0);
+        close(of("quadratic_kappa", &[1, 1], &[1, 1]), 0.0);
     }
 
     #[test]

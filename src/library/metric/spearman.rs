@@ -10,7 +10,7 @@ pub(super) struct Spearman;
 static SCHEMA: Schema = Schema {
     name: "spearman",
     summary: "rank correlation of predicted and true numbers",
-    doc: "Pearson's correlation of the ranks; equal values share their mean rank.",
+    doc: "Pearson's correlation of the ranks; equal values share their mean rank. Of `ordinal`, classes are numbers in their order.",
     paper: "Spearman 1904",
     keys: &[],
 };
@@ -21,11 +21,11 @@ impl Metric for Spearman {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer == Answer::Number
+        matches!(answer, Answer::Number | Answer::Grade)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        let (x, y): (Vec<f64>, Vec<f64>) = p.numbers().into_iter().unzip();
+        let (x, y): (Vec<f64>, Vec<f64>) = p.numbers().into_iter().chain(p.grades()).unzip();
         correlation(&ranks(&x).into_iter().zip(ranks(&y)).collect::<Vec<_>>())
     }
 }

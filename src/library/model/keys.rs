@@ -99,6 +99,7 @@ pub(super) const KEYS: &[Row] = &[
     ("id2label", All, Used),
     ("num_labels", All, Used),
     ("problem_type", All, Used),
+    ("ordinal_labels", All, Used),
     ("pad_token_id", All, Used),
     ("is_decoder", Encoders, Only(&[Null, No], NO_DECODER)),
     (

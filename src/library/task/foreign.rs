@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{TASKS, Task, TaskKind, classify, embed, kind, regress};
+use super::{TASKS, Task, TaskKind, classify, embed, kind, ordinal, regress};
 use crate::base::Span;
 use crate::library::schema::{Checked, Kind, Values};
 
@@ -14,6 +14,9 @@ use crate::library::schema::{Checked, Kind, Values};
 /// The `problem_type` that no task has.
 pub fn of_config(config: &Json, scores: usize) -> Result<Arc<dyn Task>, String> {
     if let Some(kind) = of_class(config) {
+        return Ok((kind.make)(&Values::default()));
+    }
+    if let (Some(_), Some(kind)) = (ordinal::ranks(config), kind(ordinal::NAME)) {
         return Ok((kind.make)(&Values::default()));
     }
     let problem = config.get("problem_type").and_then(Json::as_str);

@@ -38,6 +38,7 @@ mod multiple_choice;
 mod named;
 mod next_token;
 mod one_class;
+mod ordinal;
 mod orpo;
 mod parts;
 mod places;
@@ -57,6 +58,7 @@ pub use foreign::{labels_texts, of_config, of_peft, with_options};
 pub use masked_lm::masking::Masking;
 use named::kind;
 pub use named::{MASKED, NEXT_TOKEN, OPTIONS, TARGETS, VECTORS, of_words, task, usual, written};
+pub use ordinal::{ORDINAL_LABELS, ranks};
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
 use parts::{added, label_keys, number, words};
 pub use places::{ReadDraw, ReadPlace, Reads};
@@ -81,6 +83,7 @@ pub const TASKS: &[&TaskKind] = &[
     &classify::KIND,
     &distil::KIND,
     &regress::KIND,
+    &ordinal::KIND,
     &label_words::KIND,
     &label_likelihood::KIND,
     &masked_lm::KIND,

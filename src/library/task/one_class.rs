@@ -116,10 +116,18 @@ pub(super) fn answers(classes: &[String], form: Form) -> Vec<Added> {
 }
 
 pub(super) fn values(classes: &[String], form: Form, scores: &[f32]) -> Vec<Json> {
-    let probabilities = softmax(scores);
-    let best = best(scores) as usize;
+    of_probabilities(classes, form, (best(scores), &softmax(scores)))
+}
+
+/// The same of a class that is predicted, and the probability of each.
+pub(super) fn of_probabilities(
+    classes: &[String],
+    form: Form,
+    (class, probabilities): (u32, &[f64]),
+) -> Vec<Json> {
+    let class = class as usize;
     let of = |i: usize| number(probabilities.get(i).copied().unwrap_or_default());
-    let mut list = vec![json!(classes.get(best)), of(best)];
+    let mut list = vec![json!(classes.get(class)), of(class)];
     match (form.all, form.nested) {
         (false, _) => {}
         (true, true) => {

@@ -17,6 +17,8 @@ use crate::program::Value;
 pub enum Answer {
     /// One of several classes.
     Class,
+    /// One of several classes that stand in an order.
+    Grade,
     /// Any number of several classes.
     Classes,
     /// One of several classes for each word.
@@ -45,13 +47,13 @@ impl Answer {
     /// Whether it is about classes that have names.
     #[must_use]
     pub const fn names_classes(self) -> bool {
-        matches!(self, Self::Class | Self::Classes | Self::Tags)
+        matches!(self, Self::Class | Self::Grade | Self::Classes | Self::Tags)
     }
 
     /// Whether it is about classes of whole texts.
     #[must_use]
     pub const fn is_of_texts(self) -> bool {
-        matches!(self, Self::Class | Self::Classes)
+        matches!(self, Self::Class | Self::Grade | Self::Classes)
     }
 
     /// Whether labels of the data are read.
@@ -73,7 +75,7 @@ impl Answer {
     #[must_use]
     pub fn labels(self, naming: impl FnOnce() -> Naming) -> Labels {
         match self {
-            Self::Class => Labels::Classes(naming()),
+            Self::Class | Self::Grade => Labels::Classes(naming()),
             Self::Classes => Labels::Several(naming()),
             Self::Tags => Labels::Each(naming()),
             Self::Number => Labels::Regression,

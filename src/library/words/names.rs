@@ -94,7 +94,8 @@ pub static NAMES: &[Word] = &[
     missing(&["weighted_f1", "f1_weighted"], "`f1_micro` and `f1_macro`"),
     missing(&["auc", "roc_auc", "auroc", "average_precision", "pr_auc", "precision", "recall", "specificity", "balanced_accuracy", "top_k_accuracy", "cohen_kappa"],
         "`f1`, `f1_macro` or `matthews`"),
-    missing(&["rmse", "mae", "r2", "mean_absolute_error", "r2_score"], "`loss`, the mean squared error, `pearson` and `spearman`"),
+    entry(&["qwk", "quadratic_weighted_kappa", "weighted_kappa"], "quadratic_kappa"),
+    missing(&["rmse", "mae", "r2", "mean_absolute_error", "r2_score"], "`loss`, the mean squared error, `pearson` and `spearman`; `rank_error` of classes in an order"),
     missing(&["bleu", "rouge", "exact_match", "wer"], "`accuracy`, `perplexity`, `masked_accuracy`"),
     // Objectives
     entry(&["classification", "sequence_classification", "seq_cls", "single_label_classification", "text_classification", "sentiment", "category"], "classify"),

@@ -359,6 +359,9 @@ pub(super) fn trained_head(
         // As transformers does where the two disagree.
         names = (0..count).map(|i| format!("LABEL_{i}")).collect();
     }
+    if let Some(ranks) = task::ranks(config) {
+        names = ranks;
+    }
     let task = task::of_config(config, names.len());
     let has_classes = task.as_ref().map_or(true, |t| t.answer().names_classes());
     (task, Some(names).filter(|_| has_classes))

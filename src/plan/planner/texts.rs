@@ -13,7 +13,7 @@ use crate::library::model::Model;
 use crate::library::prompt::Template;
 use crate::library::schema::{Reference, Values};
 use crate::library::stage::{StageKind, keys};
-use crate::library::task::Classes;
+use crate::library::task::{Answer, Classes, Task};
 use crate::plan::bind::{BoundSplit, Rows, Want};
 use crate::plan::error::BAD_LABELS;
 use crate::plan::prompt::Wording;
@@ -274,8 +274,7 @@ impl Planner<'_, '_> {
         };
         match known {
             None => {
-                let least = task.least_classes();
-                start.classes = self.classes(split, least, (values, key), diags)?;
+                start.classes = self.classes(split, task, (values, key), diags)?;
             }
             // Classes without names take those of the data.
             Some(known) if generic(known) && split.classes.len() == known.len() => {
@@ -286,13 +285,36 @@ impl Planner<'_, '_> {
         Some(bound)
     }
 
+    /// The error of classes whose order is that of the alphabet alone, where it counts.
+    fn lacks_order(&self, split: &BoundSplit, (values, key): (&Values, &str)) -> Option<Diag> {
+        let names = &split.classes;
+        let numbers = names.iter().all(|name| name.parse::<f64>().is_ok());
+        if numbers || !names.is_sorted() {
+            return None;
+        }
+        let (name, _) = values.find::<Reference>(key)?;
+        let data = self.binder.recipe.find("data", name)?;
+        let own = &data.filled.values;
+        if decl::LABELS.is_written(own) {
+            return None;
+        }
+        let list = names.join(", ");
+        let message = format!(
+            "the order of the classes counts here, and nothing says it: they are names, taken in alphabetical order ({list})"
+        );
+        let diag = Diag::error(&BAD_LABELS, own.span(decl::LABEL.name()), message)
+            .related(values.span(key), "read here");
+        Some(diag.help(format!("write them in their order: `labels = [{list}]`")))
+    }
+
     pub(super) fn classes(
         &self,
         split: &BoundSplit,
-        least: usize,
+        task: &dyn Task,
         (values, key): (&Values, &str),
         diags: &mut Diags,
     ) -> Option<Vec<String>> {
+        let least = task.least_classes();
         if split.encoded.is_some() && split.classes.len() < least {
             // The cause stands where the data are declared, however many stages read them.
             let data = values.find::<Reference>(key).map(|(name, _)| name);
@@ -324,6 +346,11 @@ impl Planner<'_, '_> {
                 .related(values.span(key), "read here")
                 .help("check `label`, or write `objective = regress` to learn a number"),
             );
+            return None;
+        }
+        let ordered = task.answer() == Answer::Grade;
+        if let Some(diag) = self.lacks_order(split, (values, key)).filter(|_| ordered) {
+            diags.push(diag);
             return None;
         }
         Some(split.classes.clone())
