@@ -13,6 +13,7 @@ use crate::program::op::{Cast, Look, Places, Watch};
 use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorType, Value};
 
 mod attention;
+mod convolution;
 mod layers;
 mod losses;
 mod norms;
@@ -20,6 +21,7 @@ mod param;
 mod site;
 mod waves;
 
+pub use convolution::Convolution;
 pub use param::{Cached, Init, Owner, Param, ParamKind, Text, ends_with};
 pub use site::{AtDistances, Attend, Beside, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
 pub use waves::Waves;

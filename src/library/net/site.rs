@@ -61,6 +61,10 @@ pub enum Role {
     Ffn,
     /// `block`: what enters a block
     Block,
+    /// `convolution`: along the tokens, behind the first block
+    Convolution,
+    /// `convolution.norm`: behind that
+    ConvolutionNorm,
     /// `embeddings.word`
     WordEmbedding,
     /// `embeddings.position`
@@ -118,6 +122,8 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::Cross, "cross_attention"),
     (Role::Ffn, "ffn"),
     (Role::Block, "block"),
+    (Role::Convolution, "convolution"),
+    (Role::ConvolutionNorm, "convolution.norm"),
     (Role::WordEmbedding, "embeddings.word"),
     (Role::PositionEmbedding, "embeddings.position"),
     (Role::SegmentEmbedding, "embeddings.segment"),

@@ -4,13 +4,17 @@ use serde_json::Value as Json;
 
 use super::super::encoder::{self, Config, Sizes};
 use super::super::{Facts, Model, Narrowing};
-use super::{Deberta, Pooler};
+use super::{Convolved, Deberta, Pooler};
 use crate::library::counts::to_u32;
+use crate::library::net::Convolution;
 use crate::program::Distances;
 use crate::program::op::ActivationKind;
 
 /// Most distances on one side that have a row of their own.
 const MOST_DISTANCES: u64 = 1 << 20;
+
+/// Most tokens that a convolution reads at once.
+const MOST_CONVOLVED: u64 = 1 << 10;
 
 /// Reads a config.
 ///
@@ -46,11 +50,6 @@ pub(super) fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
             ));
         }
     }
-    if whole_or(&config, "conv_kernel_size", 0)? > 0 {
-        return Err(
-            "config.json has a `conv_kernel_size` above 0: a convolution behind the first block is not built yet".to_owned(),
-        );
-    }
     let segments = whole_or(&config, "type_vocab_size", 0)?;
     let segments = u64::try_from(segments).unwrap_or(0);
     let meets = meets(&config)?;
@@ -81,6 +80,7 @@ pub(super) fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
             dropout: config.rate_or("pooler_dropout", 0.0)?,
             activation: pooler_activation(&config)?,
         },
+        convolved: convolved(&config, &sizes)?,
         sizes,
     }))
 }
@@ -94,6 +94,34 @@ fn whole_or(config: &Config<'_>, key: &str, default: i64) -> Result<i64, String>
             .filter(|n| n.unsigned_abs() <= 1 << 32)
             .ok_or_else(|| format!("config.json has `{key}` = {n}; a whole number is wanted")),
     }
+}
+
+/// The convolution behind the first block, if there is one.
+fn convolved(config: &Config<'_>, sizes: &Sizes) -> Result<Option<Convolved>, String> {
+    let width = whole_or(config, "conv_kernel_size", 0)?;
+    let Some(width) = u64::try_from(width).ok().filter(|&n| n > 0) else {
+        return Ok(None);
+    };
+    if width % 2 == 0 || width > MOST_CONVOLVED {
+        return Err(format!(
+            "config.json has `conv_kernel_size` = {width}; an odd number of at most {MOST_CONVOLVED} is wanted, whose middle token a row stands for"
+        ));
+    }
+    let groups = config.size_or("conv_groups", 1)?;
+    if groups == 0 || !sizes.hidden.is_multiple_of(groups) {
+        return Err(format!(
+            "config.json has `conv_groups` = {groups}; a number that divides `hidden_size` = {} is wanted",
+            sizes.hidden
+        ));
+    }
+    Ok(Some(Convolved {
+        of: Convolution {
+            rows: sizes.hidden,
+            width,
+            groups,
+        },
+        activation: config.activation_or("conv_act", "tanh")?,
+    }))
 }
 
 /// Whether queries meet distances (`c2p`), and keys (`p2c`).
@@ -207,7 +235,10 @@ mod tests {
         });
         assert!(parse(&plain).is_ok());
         for (key, value) in [
-            ("conv_kernel_size", json!(3)),
+            ("conv_kernel_size", json!(2)),
+            ("conv_kernel_size", json!(4097)),
+            ("conv_groups", json!(3)),
+            ("conv_act", json!("mish")),
             ("pos_att_type", json!(["c2p", "x"])),
             ("pos_att_type", json!(1)),
             ("norm_rel_ebd", json!(null)),
@@ -221,6 +252,9 @@ mod tests {
         ] {
             let mut config = plain.clone();
             config[key] = value;
+            if key == "conv_groups" || key == "conv_act" {
+                config["conv_kernel_size"] = json!(3);
+            }
             if key == "position_buckets" {
                 config["max_relative_positions"] = json!(64);
                 config["max_position_embeddings"] = json!(128);

@@ -1,6 +1,6 @@
 //! DeBERTa-v2 and DeBERTa-v3 (He et al. 2021, arXiv 2006.03654 and 2111.09543).
 
-use super::super::net::{Net, Role, Site};
+use super::super::net::{Convolution, Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Disentangled, Own, Scores, Sizes};
 use super::{Architecture, Chooses, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
@@ -21,7 +21,8 @@ static SCHEMA: Schema = Schema {
     summary: "DeBERTa-v2 and v3 encoders, from Hugging Face checkpoints",
     doc: "BERT's block with disentangled attention: queries meet keys of distances (`c2p`), and keys queries of distances (`p2c`), which \
           one table for all blocks is mapped to. Sequences are classified by a pooler with `pooler_hidden_act` and a linear layer on the \
-          first token. Blocks of ladders attend without distances. `model_type` is `deberta-v2`, which v3 has too.",
+          first token. With `conv_kernel_size`, as the larger v2 models have it, a convolution along the tokens stands beside the first \
+          block. Blocks of ladders attend without distances, and have no convolution. `model_type` is `deberta-v2`, which v3 has too.",
     paper: "He et al. 2021 (arXiv 2006.03654; 2111.09543)",
     keys: &[],
 };
@@ -33,6 +34,13 @@ const WIDENING: &str = "deberta.embeddings.embed_proj";
 #[derive(Debug)]
 struct Pooler {
     dropout: f64,
+    activation: ActivationKind,
+}
+
+/// What stands behind the first block.
+#[derive(Clone, Copy, Debug)]
+struct Convolved {
+    of: Convolution,
     activation: ActivationKind,
 }
 
@@ -54,6 +62,7 @@ struct Deberta {
     /// Whether the masked-LM head is the older one.
     legacy: bool,
     pooler: Pooler,
+    convolved: Option<Convolved>,
 }
 
 fn paths(layer: u64) -> BlockPaths {
@@ -95,6 +104,17 @@ impl Deberta {
             meets: self.meets,
             own: (!self.shares).then(|| [own("pos_key_proj"), own("pos_query_proj")]),
         })
+    }
+
+    /// What leaves the first block, with what a convolution makes of what entered it.
+    fn convolve(&self, net: &mut Net<'_>, own: Convolved, (x, y): (Value, Value)) -> Value {
+        let made = net.convolution("deberta.encoder.conv.conv", Some(0), own.of, x);
+        let made = net.dropout(made, self.sizes.hidden_dropout);
+        let made = net.activation(own.activation, made);
+        let sum = net.add(y, made);
+        let path = "deberta.encoder.conv.LayerNorm";
+        let norm = Site::norm(path, Role::ConvolutionNorm, self.sizes.hidden).in_layer(Some(0));
+        net.layer_norm(&norm, sum, self.sizes.eps)
     }
 
     fn widening(&self) -> Option<&'static str> {
@@ -181,8 +201,14 @@ impl Model for Deberta {
         let rows = self.distances.map(|own| (self.rows(net, own), own));
         super::stacked(self, net, |net, layer, x| {
             let scores = self.scores(rows, layer);
-            let at = (Some(layer), layer + 1 == self.sizes.layers, scores);
-            encoder::block_scored(net, &paths(layer), &self.sizes, at, x)
+            let convolved = self.convolved.filter(|_| layer == 0);
+            let last = layer + 1 == self.sizes.layers && convolved.is_none();
+            let at = (Some(layer), last, scores);
+            let y = encoder::block_scored(net, &paths(layer), &self.sizes, at, x);
+            match convolved {
+                Some(convolved) => self.convolve(net, convolved, (x, y)),
+                None => y,
+            }
         })
     }
 

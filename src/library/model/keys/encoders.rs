@@ -35,7 +35,6 @@ pub(super) const LIKE_BERT: &[&str] = &[
 
 const MPNET: super::On = These(&["mpnet"]);
 const DEBERTA: super::On = These(&["deberta-v2"]);
-const CONVOLUTION: Rule = Idle("`conv_kernel_size` says whether there is a convolution");
 const MODERN: super::On = These(&["modernbert"]);
 const NO_POOLER: Rule = Idle("the pooler is one layer, as wide as the model and without attention");
 const UNREAD: Rule = Idle("no class of transformers reads it");
@@ -61,8 +60,8 @@ pub(super) const KEYS: &[Row] = &[
     ("embedding_size", DEBERTA, Used),
     ("attention_head_size", DEBERTA, Used),
     ("conv_kernel_size", DEBERTA, Used),
-    ("conv_act", DEBERTA, CONVOLUTION),
-    ("conv_groups", DEBERTA, CONVOLUTION),
+    ("conv_act", DEBERTA, Used),
+    ("conv_groups", DEBERTA, Used),
     ("pooler_hidden_size", DEBERTA, Used),
     ("pooler_dropout", DEBERTA, Used),
     ("pooler_hidden_act", DEBERTA, Used),
