@@ -174,6 +174,8 @@ def variation(rng, model_type):
                  "pooler_hidden_act": rng.choice(["gelu", "tanh"]), "pooler_dropout": rng.choice([0, 0.1]), "pad_token_id": rng.choice([0, 7])}
         if not keys["legacy"]:
             keys["embedding_size"] = width
+        if flag():
+            keys |= {"conv_kernel_size": rng.choice([1, 3, 5, 7]), "conv_groups": rng.choice([1, 2]), "conv_act": rng.choice(["tanh", "gelu", "relu"])}
     if model_type == "albert":
         keys["num_hidden_groups"] = rng.randint(1, keys["num_hidden_layers"])
     return keys
@@ -192,7 +194,7 @@ def one_at_a_time(model_type):
                  {"tie_word_embeddings": False}, {"initializer_range": 1.0}, {"bos_token_id": 9}, {"temperature": 0.1},
                  {"id2label": {"1": "a", "0": "b"}, "label2id": {"a": 1, "b": 0}}]:
         yield {}, more, False
-    for more in [{"is_encoder_decoder": True}, {"position_embedding_type": "relative_key"}, {"pruned_heads": {"0": [1]}},
+    for more in [{"is_encoder_decoder": True}, {"position_embedding_type": "rotary"}, {"pruned_heads": {"0": [1]}},
                  {"quantization_config": {"quant_method": "bitsandbytes"}}, {"auto_map": {"AutoModel": "x.Y"}}, {act: None}, {act: 3},
                  {"problem_type": "multi_label_classification"}]:
         yield {}, more, True

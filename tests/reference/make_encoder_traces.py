@@ -69,6 +69,11 @@ CASES = [
     }),
     ("deberta_keys", "deberta-v2", {**COMMON, **V3, "pos_att_type": "p2c", "position_buckets": 5, "embedding_size": 8, "hidden_act": "silu"}),
     ("deberta_plain", "deberta-v2", {**COMMON, "pos_att_type": "c2p|p2c", "type_vocab_size": 1}),
+    ("deberta_convolved", "deberta-v2", {**COMMON, **V3, "conv_kernel_size": 3, "conv_act": "gelu"}),
+    ("bert_relative", "bert", {**COMMON, "position_embedding_type": "relative_key"}),
+    ("roberta_relative", "roberta", {**COMMON, "position_embedding_type": "relative_key_query", "max_position_embeddings": 40}),
+    ("electra_relative", "electra", {**COMMON, "embedding_size": 16, "position_embedding_type": "relative_key_query"}),
+    ("deberta_groups", "deberta-v2", {**COMMON, **V3, "conv_kernel_size": 5, "conv_groups": 4, "num_hidden_layers": 1}),
 ]
 
 
@@ -76,6 +81,45 @@ def texts():
     """Words 2 to 49, in texts of 1 to 20 words, and a class for each."""
     draws = mixed(fnv("encoded"), TEXTS * 22).reshape(TEXTS, 22)
     return [([int(2 + w % 48) for w in row[1 : 2 + int(row[0] % 20)]], int(row[21] % CLASSES)) for row in draws]
+
+
+class Relative(torch.nn.Module):
+    """`BertSelfAttention.forward` of transformers 4.57 with `position_embedding_type` `relative_key` or `relative_key_query`."""
+
+    def __init__(self, own, config):
+        super().__init__()
+        self.heads, self.size, self.most = own.num_attention_heads, own.attention_head_size, config.max_position_embeddings
+        self.query, self.key, self.value = own.query, own.key, own.value
+        self.distance_embedding = torch.nn.Embedding(2 * self.most - 1, self.size)
+        self.kind = config.position_embedding_type
+
+    def forward(self, hidden_states, *_, **__):
+        batch, n, width = hidden_states.shape
+        of = lambda layer: layer(hidden_states).view(batch, n, self.heads, self.size).transpose(1, 2)
+        query, key, value = of(self.query), of(self.key), of(self.value)
+        scores = torch.matmul(query, key.transpose(-1, -2))
+        distance = torch.arange(n).view(-1, 1) - torch.arange(n).view(1, -1)
+        places = self.distance_embedding(distance + self.most - 1)
+        scores = scores + torch.einsum("bhld,lrd->bhlr", query, places)
+        if self.kind == "relative_key_query":
+            scores = scores + torch.einsum("bhrd,lrd->bhlr", key, places)
+        shares = torch.softmax(scores / self.size**0.5, dim=-1)
+        return torch.matmul(shares, value).transpose(1, 2).reshape(batch, n, width), None
+
+
+class Nowhere(torch.nn.Module):
+    def forward(self, ids):
+        return torch.zeros(1)
+
+
+def relative(model):
+    """Puts it into a model, whose embeddings then have no positions. Files hold their table all the same."""
+    own = getattr(model, model.config.model_type)
+    for layer in own.encoder.layer:
+        layer.attention.self = Relative(layer.attention.self, model.config)
+    shape = list(own.embeddings.position_embeddings.weight.shape)
+    own.embeddings.position_embeddings = Nowhere()
+    return {f"{model.config.model_type}.embeddings.position_embeddings.weight": shape}
 
 
 def loss(model, rows, words):
@@ -95,6 +139,7 @@ def curve(kind, keys, words):
     config._attn_implementation = "eager"
     auto = AutoModelForMaskedLM if words else AutoModelForSequenceClassification
     model = auto.from_config(config).float().eval()
+    unread = relative(model) if "position_embedding_type" in keys else {}
     with torch.no_grad():
         for path, tensor in model.named_parameters():
             tensor.copy_(value(path.lower(), tensor.shape))
@@ -111,7 +156,7 @@ def curve(kind, keys, words):
         optimizer.step()
         losses.append(now.item())
     shapes = {path: list(tensor.shape) for path, tensor in model.named_parameters()}
-    return dict(loss=before, curve=losses, tensors=shapes)
+    return dict(loss=before, curve=losses, tensors=shapes | unread)
 
 
 def main():

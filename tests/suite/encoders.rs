@@ -116,12 +116,16 @@ fn methods_and_ladders_meet_their_estimates_and_merges_change_nothing() {
         "mpnet",
         "deberta_v3",
         "deberta_own_maps",
+        "deberta_convolved",
+        "bert_relative",
     ];
     for case in cases.filter(|c| known.iter().any(|k| c["name"] == *k)) {
         let name = write_model(dir.path(), case, "classes");
         text += &format!("model m_{name} = local \"{name}\"\n");
         // Nothing stands before texts where scores are by distance.
-        let apart = ["mpnet", "deberta"].iter().any(|own| name.starts_with(own));
+        let apart = ["mpnet", "deberta", "bert_relative"]
+            .iter()
+            .any(|own| name.starts_with(own));
         for (kind, method) in methods
             .into_iter()
             .filter(|own| !(apart && own.0 == "prefix"))
@@ -142,7 +146,7 @@ fn methods_and_ladders_meet_their_estimates_and_merges_change_nothing() {
     std::fs::write(&path, text).expect("written");
     let result = run(&path, &[]);
     let stages = result["stages"].as_array().expect("stages");
-    assert_eq!(stages.len(), known.len() * (methods.len() + 3) - 3);
+    assert_eq!(stages.len(), known.len() * (methods.len() + 3) - 5);
     for stage in stages {
         let share = share(stage);
         assert!((0.98..=1.0).contains(&share), "{}: {share}", stage["name"]);

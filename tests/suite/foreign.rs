@@ -305,7 +305,7 @@ fn what_would_be_another_model_is_refused_by_the_name_of_its_key() {
     for (key, value) in [
         ("is_decoder", json!(true)),
         ("add_cross_attention", json!(true)),
-        ("position_embedding_type", json!("relative_key")),
+        ("position_embedding_type", json!("rotary")),
         ("pruned_heads", json!({ "0": [1] })),
         ("quantization_config", json!({ "bits": 4 })),
         ("auto_map", json!({ "AutoModel": "x.Y" })),

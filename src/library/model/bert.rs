@@ -20,7 +20,8 @@ static SCHEMA: Schema = Schema {
     name: "bert",
     summary: "BERT encoders of any size, from Hugging Face checkpoints",
     doc: "Post-norm encoder with learned positions and segments; sequences are classified by tanh pooler and a linear \
-          layer on the first token. `model_type` is `bert`.",
+          layer on the first token. With `position_embedding_type` = `relative_key` or `relative_key_query`, as transformers before version 5 has them, \
+          scores meet rows of distances in place of positions. `model_type` is `bert`.",
     paper: "Devlin et al. 2019 (arXiv 1810.04805)",
     keys: &[],
 };
@@ -73,6 +74,14 @@ impl Model for Bert {
             (Some(layer), layer + 1 == self.sizes.layers),
             x,
         )
+    }
+
+    fn scores_by_distance(&self) -> bool {
+        self.sizes.relative.is_some()
+    }
+
+    fn passes_over(&self, name: &str) -> bool {
+        encoder::is_unread_table(&self.sizes, name)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {

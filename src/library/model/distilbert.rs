@@ -53,6 +53,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         attention_dropout: config.rate_or("attention_dropout", 0.1)?,
         head_dropout: config.rate_or("seq_classif_dropout", 0.2)?,
         drops_ffn: true,
+        relative: None,
         pre_norm: false,
         tied: config.tied()?,
     }

@@ -62,6 +62,8 @@ pub(super) enum On {
     Pairs,
     /// Those of these model types.
     These(&'static [&'static str]),
+    /// Those of all others.
+    Others(&'static [&'static str]),
 }
 
 mod pairs;
@@ -69,9 +71,12 @@ mod pairs;
 /// A key, the classes that have it, and what becomes of it.
 type Row = (&'static str, On, Rule);
 
-use On::{All, Bert, Decoders, DistilBert, Encoders, Pairs, Single, These};
+use On::{All, Bert, Decoders, DistilBert, Encoders, Others, Pairs, Single, These};
 use Plain::{Empty, No, Null, Text};
 use Rule::{Idle, Only, Used};
+
+/// Classes whose positions may be rows of distances.
+const RELATIVE: &[&str] = &["bert", "roberta", "xlm-roberta", "camembert", "electra"];
 
 const GENERATION: Rule = Idle("it acts where text is generated");
 const OUTPUTS: Rule = Idle("it chooses what a Python call gives back");
@@ -249,9 +254,10 @@ pub(super) const KEYS: &[Row] = &[
     ),
     ("cache_implementation", Decoders, GENERATION),
     ("default_theta", Decoders, WRITER),
+    ("position_embedding_type", These(RELATIVE), Used),
     (
         "position_embedding_type",
-        All,
+        Others(RELATIVE),
         Only(
             &[Null, Text("absolute")],
             "only absolute position embeddings are built",
@@ -408,6 +414,7 @@ fn rule(model_type: &str, key: &str) -> Option<Rule> {
         Single => !pairs::TYPES.contains(&model_type),
         Pairs => pairs::TYPES.contains(&model_type),
         These(types) => types.contains(&model_type),
+        Others(types) => !types.contains(&model_type),
     };
     let row = rows().find(|(known, o, _)| *known == key && on(*o));
     row.map(|(_, _, rule)| *rule)

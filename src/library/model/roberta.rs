@@ -91,6 +91,14 @@ impl Model for Roberta {
         )
     }
 
+    fn scores_by_distance(&self) -> bool {
+        self.sizes.relative.is_some()
+    }
+
+    fn passes_over(&self, name: &str) -> bool {
+        encoder::is_unread_table(&self.sizes, name)
+    }
+
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         encoder::dense_head(net, &self.sizes, ActivationKind::Tanh, (hidden, classes))
     }

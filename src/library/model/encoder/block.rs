@@ -2,12 +2,12 @@
 
 use super::super::super::derive::prune::Pruner;
 use super::super::super::net::{
-    AtDistances, Attend, Beside, Columns, KeyMaps, Net, Normed, Part, Role, Site,
+    AtDistances, Attend, Beside, Columns, KeyMaps, Net, Normed, Param, ParamKind, Part, Role, Site,
 };
 use super::super::Mirror;
-use super::Sizes;
+use super::{Relative, Sizes};
 use crate::library::counts::to_u32;
-use crate::program::op::{Attention, Heads};
+use crate::program::op::{Arrange, Attention, Heads};
 use crate::program::{Distances, Real, Value};
 
 /// Module paths of one block, in the checkpoint's own words.
@@ -68,6 +68,8 @@ pub(in super::super) enum Scores {
     Alone(usize),
     /// The products with these.
     Disentangled(Disentangled),
+    /// Those with rows of distances that each block has for itself, the same ones for each head.
+    Relative(Relative),
 }
 
 impl Scores {
@@ -113,6 +115,7 @@ impl Built<'_> {
                 parts += of.meets.iter().filter(|meets| **meets).count();
                 self.places(net, of, [&key, &query])
             }
+            Scores::Relative(relative) => self.relative(net, *relative),
         };
         let scale = 1.0 / ((head * parts as u64) as f64).sqrt();
         let of = Attend {
@@ -149,6 +152,30 @@ impl Built<'_> {
             distances: of.distances,
             keys: made((0, key, Role::PositionKey)),
             queries: made((1, query, Role::PositionQuery)),
+        })
+    }
+
+    /// Rows of distances, as queries and keys of each head meet them.
+    fn relative(&self, net: &mut Net<'_>, relative: Relative) -> Beside {
+        let (heads, most) = (self.sizes.heads, self.sizes.positions);
+        let head = self.sizes.hidden / heads;
+        let path = format!("{}.distance_embedding", self.paths.heads);
+        net.b.label(&path);
+        let (name, role) = (format!("{path}.weight"), Role::PositionEmbedding);
+        let table = Param {
+            layer: self.at,
+            ..Param::own(name, &[2 * most - 1, head], ParamKind::Embedding, role)
+        };
+        let rows = net.tensor(table);
+        // The buckets have one more, of a distance that no text has.
+        let list = std::iter::once(0).chain(0..to_u32(2 * most as usize - 1));
+        let rows = net.listed(rows, list.collect());
+        let columns = (0..heads).flat_map(|_| (0..head).map(|column| [(column, false)]));
+        let rows = net.arranged(rows, Arrange::new(head, columns));
+        Beside::Distances(AtDistances {
+            distances: Distances::centred(to_u32(most as usize), 0),
+            keys: Some(rows),
+            queries: (relative == Relative::KeyQuery).then_some(rows),
         })
     }
 
@@ -228,7 +255,8 @@ pub(in super::super) fn block(
     (at, last): (Option<u64>, bool),
     x: Value,
 ) -> Value {
-    block_scored(net, paths, sizes, (at, last, Scores::NOTHING), x)
+    let scores = sizes.relative.map_or(Scores::NOTHING, Scores::Relative);
+    block_scored(net, paths, sizes, (at, last, scores), x)
 }
 
 /// The same with something beside the products of queries and keys.

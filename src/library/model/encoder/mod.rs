@@ -1,6 +1,8 @@
 //! What BERT and its kin have in common: sizes read from `config.json`, embeddings, heads, and the transformer block over
 //! packed tokens.
 
+use serde_json::Value as Json;
+
 use super::super::net::{Net, Role, Site};
 use super::{Facts, LongTexts, Narrowing, Positions};
 use crate::library::counts::to_u32;
@@ -14,6 +16,16 @@ pub(super) use block::{
     BlockPaths, Disentangled, Own, Scores, bert_block, block, block_scored, mirror, mirror_scored,
 };
 pub(super) use config::{Config, within_bounds};
+
+/// Which products with rows of distances are added to those of queries and keys, where positions are relative (Shaw et al. 2018, arXiv
+/// 1803.02155; Huang et al. 2020, arXiv 2009.13658, methods 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relative {
+    /// Those of queries.
+    Key,
+    /// Those of queries and of keys.
+    KeyQuery,
+}
 
 /// Sizes of an encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +49,8 @@ pub(super) struct Sizes {
     pub pre_norm: bool,
     /// Whether the masked-LM head reads the token embedding.
     pub tied: bool,
+    /// Whether positions are relative, and none are added to the embeddings.
+    pub relative: Option<Relative>,
 }
 
 impl Sizes {
@@ -146,13 +160,32 @@ pub(super) fn bert_sizes(config: &Config<'_>) -> Result<Sizes, String> {
         drops_ffn: true,
         pre_norm: false,
         tied: config.tied()?,
+        relative: relative(config)?,
     }
     .checked()
 }
 
+/// How positions are told, where it is not by embeddings that are added.
+fn relative(config: &Config<'_>) -> Result<Option<Relative>, String> {
+    match config.0.get("position_embedding_type") {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(name)) if name == "absolute" => Ok(None),
+        Some(Json::String(name)) if name == "relative_key" => Ok(Some(Relative::Key)),
+        Some(Json::String(name)) if name == "relative_key_query" => Ok(Some(Relative::KeyQuery)),
+        Some(other) => Err(format!(
+            "config.json has `position_embedding_type` = {other}; `absolute`, `relative_key` or `relative_key_query` is wanted"
+        )),
+    }
+}
+
+/// Whether a tensor is that of absolute positions, which models with relative ones hold and do not read.
+pub(super) fn is_unread_table(sizes: &Sizes, name: &str) -> bool {
+    sizes.relative.is_some() && name.ends_with("embeddings.position_embeddings.weight")
+}
+
 /// Sum of word, position and (if any) segment embeddings, norm, dropout: `[T, embedding]`.
 pub(super) fn embeddings(net: &mut Net<'_>, prefix: &str, sizes: &Sizes, segments: u64) -> Value {
-    let (ids, positions) = (net.b.feed(Feed::TokenIds), net.b.feed(Feed::Positions));
+    let ids = net.b.feed(Feed::TokenIds);
     let d = sizes.embedding;
     let at = |name: &str| format!("{prefix}.{name}");
     let table = |name: &str, role, rows| Site::table(at(name), role, (rows, d));
@@ -164,13 +197,13 @@ pub(super) fn embeddings(net: &mut Net<'_>, prefix: &str, sizes: &Sizes, segment
         let part = net.embedding(&kinds, ids);
         x = net.add(x, part);
     }
-    let places = table(
-        "position_embeddings",
-        Role::PositionEmbedding,
-        sizes.positions,
-    );
-    let position = net.embedding(&places, positions);
-    x = net.add(x, position);
+    if sizes.relative.is_none() {
+        let positions = net.b.feed(Feed::Positions);
+        let (name, role) = ("position_embeddings", Role::PositionEmbedding);
+        let places = table(name, role, sizes.positions);
+        let position = net.embedding(&places, positions);
+        x = net.add(x, position);
+    }
     if !sizes.pre_norm {
         let norm = Site::norm(at("LayerNorm"), Role::EmbeddingNorm, d);
         x = net.layer_norm(&norm, x, sizes.eps);
