@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForMultipleChoice, AutoTokenizer
 
 RUNS = ["bert-tiny", "roberta-tiny", "distilbert-tiny"]
-MODELS = ["albert", "modernbert", "modernbert_biases", "xlm_roberta_xl_silu", "mpnet", "deberta_v3", "deberta_own_maps"]
+MODELS = ["albert", "modernbert", "modernbert_biases", "xlm_roberta_xl_silu", "mpnet", "deberta_v3", "deberta_own_maps", "electra"]
 LR, OPTIONS, SCORED = 2e-4, 3, range(320, 368)
 # A bias that shifts the scores of all options alike has no gradient; a small epsilon would make steps of its rounding.
 EPSILON = 1e-5

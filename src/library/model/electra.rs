@@ -2,10 +2,10 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Site};
+use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Own, Sizes};
-use super::{Architecture, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Extracts, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -30,10 +30,44 @@ const TABLE: &str = "electra.embeddings.word_embeddings";
 const WIDENING: &str = "electra.embeddings_project";
 const DECODER: &str = "generator_lm_head";
 
+/// What stands between the first token's state and the score of an option.
+#[derive(Clone, Copy, Debug)]
+struct Summary {
+    activation: Option<ActivationKind>,
+    dropout: f64,
+}
+
+impl Summary {
+    /// What a config says of it; `None` where it is of a kind that is not built.
+    fn of(config: &Config<'_>) -> Result<Option<Self>, String> {
+        let text = |key: &str, default| match config.0.get(key) {
+            None => default,
+            Some(value) => value.as_str().unwrap_or_default(),
+        };
+        let dropout = config.rate_or("summary_last_dropout", 0.1)?;
+        let projects = config.flag("summary_use_proj", true)?;
+        let to_labels = config.flag("summary_proj_to_labels", false)?;
+        if text("summary_type", "first") != "first" || !projects || to_labels {
+            return Ok(None);
+        }
+        let activation = match config.0.get("summary_activation") {
+            Some(Json::Null) => Ok(None),
+            Some(Json::String(name)) if name.is_empty() => Ok(None),
+            _ => config.activation("summary_activation").map(Some),
+        };
+        Ok(activation.ok().map(|activation| Self {
+            activation,
+            dropout,
+        }))
+    }
+}
+
 #[derive(Debug)]
 struct Electra {
     sizes: Sizes,
     facts: Facts,
+    /// The head on options.
+    summary: Option<Summary>,
 }
 
 fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
@@ -44,7 +78,12 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     }
     .checked()?;
     let facts = sizes.facts(config.size_or("type_vocab_size", 2)?);
-    Ok(Box::new(Electra { sizes, facts }))
+    let summary = Summary::of(&config)?;
+    Ok(Box::new(Electra {
+        sizes,
+        facts,
+        summary,
+    }))
 }
 
 impl Electra {
@@ -71,6 +110,9 @@ impl Model for Electra {
         self.sizes.set_dropout(rate);
         self.facts.dropout = rate;
         self.facts.attention_dropout = rate;
+        if let Some(summary) = &mut self.summary {
+            summary.dropout = rate;
+        }
     }
 
     fn embed(&self, net: &mut Net<'_>) -> Value {
@@ -109,6 +151,10 @@ impl Model for Electra {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        self.summary.map(|_| self as &dyn Chooses)
+    }
+
     fn extracts(&self) -> Option<&dyn Extracts> {
         Some(self)
     }
@@ -136,6 +182,31 @@ impl Model for Electra {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["classifier"]
+    }
+}
+
+impl Chooses for Electra {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        let d = self.sizes.hidden;
+        let dense = Site::linear("sequence_summary.summary", Role::HeadDense, (d, d));
+        let mut x = net.linear(dense, hidden);
+        if let Some(Summary {
+            activation,
+            dropout,
+        }) = self.summary
+        {
+            x = match activation {
+                Some(kind) => net.activation(kind, x),
+                None => x,
+            };
+            x = net.dropout(x, dropout);
+        }
+        let site = Site::linear("classifier", Role::HeadOutput, (d, 1));
+        net.linear(site, x)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        &["sequence_summary", "classifier"]
     }
 }
 

@@ -159,7 +159,7 @@ impl Head {
     pub const fn otherwise(self) -> &'static str {
         match self {
             Self::Options => {
-                "take BERT, RoBERTa, DistilBERT, ALBERT or ModernBERT, or compare options by their likelihood under a language model: \
+                "take BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT or ModernBERT, or compare options by their likelihood under a language model: \
                  `objective = multiple_choice` in an `eval` stage"
             }
             Self::Parts | Self::States => {

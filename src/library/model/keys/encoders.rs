@@ -38,8 +38,6 @@ const DEBERTA: super::On = These(&["deberta-v2"]);
 const MODERN: super::On = These(&["modernbert"]);
 const NO_POOLER: Rule = Idle("the pooler is one layer, as wide as the model and without attention");
 const UNREAD: Rule = Idle("no class of transformers reads it");
-const OPTIONS: Rule =
-    Idle("it is of ELECTRA's head that chooses among options, which is not built");
 
 /// The rows.
 pub(super) const KEYS: &[Row] = &[
@@ -100,10 +98,11 @@ pub(super) const KEYS: &[Row] = &[
     ("net_structure_type", These(&["albert"]), UNREAD),
     ("num_memory_blocks", These(&["albert"]), UNREAD),
     ("layers_to_keep", These(&["albert"]), UNREAD),
-    ("summary_type", These(&["electra"]), OPTIONS),
-    ("summary_use_proj", These(&["electra"]), OPTIONS),
-    ("summary_activation", These(&["electra"]), OPTIONS),
-    ("summary_last_dropout", These(&["electra"]), OPTIONS),
+    ("summary_type", These(&["electra"]), Used),
+    ("summary_use_proj", These(&["electra"]), Used),
+    ("summary_activation", These(&["electra"]), Used),
+    ("summary_last_dropout", These(&["electra"]), Used),
+    ("summary_proj_to_labels", These(&["electra"]), Used),
     ("intermediate_size", MODERN, Used),
     ("hidden_activation", MODERN, Used),
     ("norm_eps", MODERN, Used),
