@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::support::{
-    assert_exact, done, farthest, here, json, json_lines, numbers, program, stage, stderr_of,
+    assert_exact, done, farthest, here, json, json_lines, numbers, program, run_with_a_kill, stage,
+    stderr_of,
 };
 
 /// A folder whose `train` and `more` are reviews 0 to 319 and whose `test` are 320 to 383; `bare` is `train` without labels,
@@ -421,29 +422,7 @@ fn a_killed_run_goes_on_with_the_same_bits() {
     run(whole.path(), &recipe);
     let path = killed.path().join("r.peft");
     std::fs::write(&path, &recipe).expect("written");
-    let start = || {
-        let mut command = program();
-        command.args([
-            "run",
-            "--quiet",
-            "--threads",
-            "2",
-            "--checkpoint-every",
-            "0",
-        ]);
-        command.arg(&path);
-        command
-    };
-    let log = killed.path().join(".peftc/runs/r/s/metrics.jsonl");
-    let steps = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
-    let mut child = start().spawn().expect("starts");
-    while child.try_wait().expect("waited for").is_none() && steps() < 5 {
-        std::thread::yield_now();
-    }
-    child.kill().expect("killed");
-    child.wait().expect("waited for");
-    assert!(steps() < 40, "the run was over before it was killed");
-    done(&mut start());
+    run_with_a_kill(&path, "s", 40);
     let losses = |dir: &Path| logged(dir, "s", "loss");
     assert_eq!(losses(whole.path()), losses(killed.path()));
 }

@@ -42,6 +42,7 @@ mod lsp;
 mod masked;
 mod mistakes;
 mod multi_label;
+mod optimizers;
 mod options;
 mod oracle;
 mod ordinal;

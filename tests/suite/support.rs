@@ -107,3 +107,34 @@ pub fn assert_exact(result: &Value) {
         }
     }
 }
+
+/// Runs a recipe, kills the run once the stage has made a few of its steps, and runs it again to its end.
+pub fn run_with_a_kill(recipe: &Path, stage: &str, steps: usize) {
+    let start = || {
+        let mut command = program();
+        command.args([
+            "run",
+            "--quiet",
+            "--threads",
+            "2",
+            "--checkpoint-every",
+            "0",
+        ]);
+        command.arg(recipe);
+        command
+    };
+    let name = recipe.file_stem().expect("a name").to_string_lossy();
+    let log = recipe.with_file_name(format!(".peftc/runs/{name}/{stage}/metrics.jsonl"));
+    let done_so_far = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    let mut child = start().spawn().expect("starts");
+    while child.try_wait().expect("waited for").is_none() && done_so_far() < 5 {
+        std::thread::yield_now();
+    }
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+    assert!(
+        done_so_far() < steps,
+        "the run was over before it was killed"
+    );
+    done(&mut start());
+}

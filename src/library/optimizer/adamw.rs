@@ -2,8 +2,7 @@
 
 use super::{Builder, Optimizer, Update, WEIGHT_DECAY};
 use crate::library::schema::{Bound, Given, Key, Of, Schema, Values, kind};
-use crate::program::op;
-use crate::program::{Feed, Real};
+use crate::program::{Feed, Real, TensorType, op};
 
 /// Adam with decoupled weight decay.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ const EPSILON: Given<f64> = Given::<f64>::new(
     "added to the root of the second moment",
 );
 
-static KEYS: [Key; 4] = [BETA1.key(), BETA2.key(), EPSILON.key(), WEIGHT_DECAY.key()];
+pub(super) static KEYS: [Key; 4] = [BETA1.key(), BETA2.key(), EPSILON.key(), WEIGHT_DECAY.key()];
 static SCHEMA: Schema = Schema {
     name: "adamw",
     summary: "Adam with decoupled weight decay; 8 bytes of state a parameter",
@@ -41,29 +40,29 @@ pub fn adamw_numbers(values: &Values) -> ([f64; 2], f64, f64) {
     (betas, EPSILON.get(values), WEIGHT_DECAY.get(values))
 }
 
+/// The op of one parameter's update.
+pub(super) fn op_of(values: &Values, u: &Update<'_>) -> op::AdamW {
+    let ([beta1, beta2], eps, weight_decay) = adamw_numbers(values);
+    op::AdamW {
+        beta1: Real::new(beta1),
+        beta2: Real::new(beta2),
+        eps: Real::new(eps),
+        weight_decay: Real::new(if u.decays { weight_decay } else { 0.0 }),
+        since: u.since,
+    }
+}
+
 impl Optimizer for AdamW {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
     }
 
-    fn state(&self, _: &Values) -> &'static [&'static str] {
-        &["m", "v"]
+    fn state(&self, _: &Values, param: &TensorType) -> Vec<(&'static str, TensorType)> {
+        ["m", "v"].map(|suffix| (suffix, param.clone())).into()
     }
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {
-        let step = b.feed(Feed::Step);
-        let number = |key: Given<f64>| Real::new(key.get(values));
-        let op = op::AdamW {
-            beta1: number(BETA1),
-            beta2: number(BETA2),
-            eps: number(EPSILON),
-            weight_decay: if u.decays {
-                number(WEIGHT_DECAY)
-            } else {
-                Real::new(0.0)
-            },
-            since: u.since,
-        };
+        let (op, step) = (op_of(values, &u), b.feed(Feed::Step));
         let mut inputs = vec![u.param, u.grad];
         inputs.extend(u.state);
         inputs.extend([u.lr, step, u.factor]);

@@ -2,7 +2,7 @@
 
 use super::{Builder, Optimizer, Update, WEIGHT_DECAY};
 use crate::library::schema::{Bound, Given, Key, Of, Schema, Values, kind};
-use crate::program::{Real, op};
+use crate::program::{Real, TensorType, op};
 
 /// Steps of one size, in the direction of a momentum's sign.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ impl Optimizer for Lion {
         &SCHEMA
     }
 
-    fn state(&self, _: &Values) -> &'static [&'static str] {
-        &["momentum"]
+    fn state(&self, _: &Values, param: &TensorType) -> Vec<(&'static str, TensorType)> {
+        vec![("momentum", param.clone())]
     }
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {

@@ -1,9 +1,11 @@
 //! The optimizer registry: update rules as ops, and the state each keeps per trainable tensor.
 
 use super::schema::{Bound, Given, Schema, Values, kind};
-use crate::program::{Builder, Class, DType, TensorType, Value};
+use crate::program::{Builder, Class, TensorType, Value};
 
+mod adafactor;
 mod adamw;
+mod adamw_8bit;
 mod lion;
 mod sgd;
 
@@ -14,8 +16,8 @@ pub trait Optimizer: Sync + Send + std::fmt::Debug {
     /// Name, doc, keys.
     fn schema(&self) -> &'static Schema;
 
-    /// Suffixes of the state tensors, each of the parameter's shape, starting at zero.
-    fn state(&self, values: &Values) -> &'static [&'static str];
+    /// The state tensors of a parameter of this type, by the suffixes of their names; they start at zero.
+    fn state(&self, values: &Values, param: &TensorType) -> Vec<(&'static str, TensorType)>;
 
     /// Appends the in-place update of one parameter.
     fn update(&self, values: &Values, b: &mut Builder, update: Update<'_>);
@@ -56,7 +58,13 @@ pub struct Trained<'a> {
 }
 
 /// Every optimizer.
-pub const OPTIMIZERS: &[&dyn Optimizer] = &[&adamw::AdamW, &lion::Lion, &sgd::Sgd];
+pub const OPTIMIZERS: &[&dyn Optimizer] = &[
+    &adamw::AdamW,
+    &adafactor::Adafactor,
+    &adamw_8bit::AdamW8bit,
+    &lion::Lion,
+    &sgd::Sgd,
+];
 
 /// Looks an optimizer up by name.
 #[must_use]
@@ -84,17 +92,9 @@ pub fn apply(
         decays,
         since,
     } = trained;
-    let shape = b.ty(param).shape.clone();
-    let state: Vec<Value> = optimizer
-        .state(values)
-        .iter()
-        .map(|suffix| {
-            b.resident(
-                &state_name(name, suffix),
-                TensorType::new(DType::F32, shape.iter().copied()),
-                Class::Optimizer,
-            )
-        })
+    let state = optimizer.state(values, b.ty(param)).into_iter();
+    let state: Vec<Value> = state
+        .map(|(suffix, ty)| b.resident(&state_name(name, suffix), ty, Class::Optimizer))
         .collect();
     b.label(name);
     optimizer.update(

@@ -2,8 +2,7 @@
 
 use super::{Builder, Optimizer, Update, WEIGHT_DECAY};
 use crate::library::schema::{Bound, Given, Key, Schema, Values, kind};
-use crate::program::Real;
-use crate::program::op;
+use crate::program::{Real, TensorType, op};
 
 /// Plain or with momentum.
 #[derive(Debug)]
@@ -36,12 +35,12 @@ impl Optimizer for Sgd {
         &SCHEMA
     }
 
-    fn state(&self, values: &Values) -> &'static [&'static str] {
-        if MOMENTUM.get(values) > 0.0 {
-            &["momentum"]
-        } else {
-            &[]
-        }
+    fn state(&self, values: &Values, param: &TensorType) -> Vec<(&'static str, TensorType)> {
+        let momentum = MOMENTUM.get(values) > 0.0;
+        momentum
+            .then(|| ("momentum", param.clone()))
+            .into_iter()
+            .collect()
     }
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {

@@ -313,7 +313,7 @@ mod tests {
             assert!(for_key(word).is_some(), "`{word}` is unknown");
         }
         let names = "qlora rslora pissa loftq adalora ia_3 prefix galore \
-            lora_plus adafactor adamw_torch adamw_8bit paged_adamw_8bit lion_32bit cosine_with_restarts constant_with_warmup \
+            lora_plus adam_mini adamw_torch adamw_bnb_8bit paged_adamw_8bit lion_32bit cosine_with_restarts constant_with_warmup \
             polynomial inverse_sqrt acc mcc roc_auc macro_f1 sft causal_lm finetune evaluate bfloat16 fp16 float32 nf4";
         for word in names.split_whitespace() {
             assert!(for_name(word).is_some(), "`{word}` is unknown");

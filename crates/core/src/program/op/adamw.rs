@@ -76,29 +76,9 @@ impl OpRule for AdamW {
             io.input(5).slice::<u32>()[0],
             io.input(6).slice::<f32>()[0],
         );
-        let t = f64::from(step.saturating_sub(self.since)) + 1.0;
-        let (b1, b2) = (self.beta1.get(), self.beta2.get());
-        let step_size = (f64::from(lr) / (1.0 - libm::pow(b1, t))) as f32;
-        let root = (1.0 - libm::pow(b2, t)).sqrt() as f32;
-        let keep = (1.0 - f64::from(lr) * self.weight_decay.get()) as f32;
-        let (c1, c2, b2, eps) = (
-            (1.0 - b1) as f32,
-            (1.0 - b2) as f32,
-            b2 as f32,
-            self.eps.get() as f32,
-        );
+        let now = self.now(lr, step, factor);
         let [p, m, v] = io.updates.as_mut_slice() else {
             unreachable!("three tensors are updated")
-        };
-        let now = Now {
-            keep,
-            c1,
-            b2,
-            c2,
-            root,
-            eps,
-            step_size,
-            factor,
         };
         let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
             update(now, p, m, v, g)
@@ -125,6 +105,22 @@ impl OpRule for AdamW {
 }
 
 impl AdamW {
+    /// The coefficients of a step at a rate, with the factor of its gradient.
+    pub(super) fn now(&self, lr: f32, step: u32, factor: f32) -> Now<f32> {
+        let t = f64::from(step.saturating_sub(self.since)) + 1.0;
+        let (b1, b2) = (self.beta1.get(), self.beta2.get());
+        Now {
+            keep: (1.0 - f64::from(lr) * self.weight_decay.get()) as f32,
+            c1: (1.0 - b1) as f32,
+            b2: b2 as f32,
+            c2: (1.0 - b2) as f32,
+            root: (1.0 - libm::pow(b2, t)).sqrt() as f32,
+            eps: self.eps.get() as f32,
+            step_size: (f64::from(lr) / (1.0 - libm::pow(b1, t))) as f32,
+            factor,
+        }
+    }
+
     /// Most tensors of one launch: a row of the grid each.
     pub const MOST_TOGETHER: usize = 4096;
 
@@ -184,7 +180,7 @@ impl AdamW {
 
 /// The coefficients of one step.
 #[derive(Clone, Copy)]
-struct Now<T> {
+pub(super) struct Now<T> {
     keep: T,
     c1: T,
     b2: T,
@@ -195,7 +191,8 @@ struct Now<T> {
     factor: T,
 }
 
-fn update<T: Elementary>(now: Now<T>, p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
+/// The update of a part of a parameter, its moments among it.
+pub(super) fn update<T: Elementary>(now: Now<T>, p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
     simd!(<T> (now: Now<T> = now, p: &'a mut [T] = p, m: &'a mut [T] = m, v: &'a mut [T] = v, g: &'a [T] = g) {
         for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
             let g = g * now.factor;

@@ -23,7 +23,9 @@ mod tile;
 mod accumulate;
 mod activation;
 mod activation_grad;
+mod adafactor;
 mod adamw;
+mod adamw_8bit;
 mod add;
 mod add_at;
 mod aged_adamw;
@@ -177,7 +179,9 @@ ops! {
     accumulate::Accumulate,
     activation::Activation,
     activation_grad::ActivationGrad,
+    adafactor::Adafactor,
     adamw::AdamW,
+    adamw_8bit::AdamW8bit,
     add::Add,
     arrange::Arrange,
     add_at::AddAt,
