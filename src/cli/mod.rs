@@ -13,6 +13,7 @@ mod generation;
 mod gpu;
 mod init;
 mod list;
+mod live;
 mod logs;
 mod lsp;
 mod options;

@@ -1,58 +1,57 @@
 //! The live line of a run; plain lines where there is no terminal.
 
-use std::collections::VecDeque;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use super::live::{Ahead, Live, Losses, Stages};
 use super::options::Color;
 use super::output::note;
 use super::screen::Screen;
 use super::signals::Asked;
 use crate::base::units::{About, Bytes};
-use crate::base::visible;
 use crate::exec::observe::{Event, Observer};
 
 /// Shows a run.
 #[derive(Debug)]
 pub(super) struct Progress {
     quiet: bool,
-    bar: Option<ProgressBar>,
+    live: Option<Live>,
     terminal: bool,
+    stages: Stages,
     asked: Arc<Asked>,
     stage: String,
     total: u64,
     last_line: Instant,
     /// When this process made its first step of the stage, and which.
     first: Option<(Instant, u64)>,
-    /// Losses of the last steps.
-    losses: VecDeque<f64>,
+    losses: Losses,
+    /// Most tensor bytes of the stage by the plan.
+    estimated: u64,
 }
 
-/// Steps that a shown loss is the mean of: one batch's says little.
-const SMOOTHED: usize = 50;
-
 impl Progress {
-    pub(super) fn new(quiet: bool, asked: Arc<Asked>) -> Self {
+    /// Of a run that has these stages before it.
+    pub(super) fn new(quiet: bool, asked: Arc<Asked>, stages: Vec<Ahead>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self {
             quiet,
-            bar: None,
+            live: None,
             terminal,
+            stages: Stages::new(stages),
             asked,
             stage: String::new(),
             total: 0,
             last_line: Instant::now(),
             first: None,
-            losses: VecDeque::new(),
+            losses: Losses::default(),
+            estimated: 0,
         }
     }
 
     pub(super) fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some(live) = self.live.take() {
+            live.clear();
         }
     }
 
@@ -61,8 +60,8 @@ impl Progress {
             return;
         }
         let text = Screen::err(Color::Auto).fold(text, 4);
-        match &self.bar {
-            Some(bar) => bar.println(visible::lines(&text)),
+        match &self.live {
+            Some(live) => live.line(&text),
             None => {
                 note(&format!("{text}\n"));
             }
@@ -73,71 +72,61 @@ impl Progress {
         self.finish();
         (self.stage, self.total, self.last_line) = (name.to_owned(), total, Instant::now());
         self.first = None;
-        self.losses.clear();
+        self.losses = Losses::default();
+        self.estimated = estimated;
+        self.stages.begin(name);
         self.line(&format!(
             "{name} ({kind}): {} of tensors at most",
             Bytes(estimated)
         ));
         if self.terminal && !self.quiet {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("  {bar:24} {pos}/{len} {wide_msg}") {
-                bar.set_style(style);
-            }
-            self.bar = Some(bar);
+            self.live = Some(Live::new(total, &self.stages));
         }
     }
 }
 
 impl Progress {
-    /// The mean loss of the last steps, with how many these are.
-    fn smoothed(&mut self, loss: f64) -> String {
-        if self.losses.len() == SMOOTHED {
-            self.losses.pop_front();
-        }
-        self.losses.push_back(loss);
-        let n = self.losses.len();
-        let mean = self.losses.iter().sum::<f64>() / n as f64;
-        let of = if n > 1 {
-            format!(" (mean of {n} steps)")
-        } else {
-            String::new()
-        };
-        format!("loss {mean:.4}{of}")
-    }
-
-    /// The time that is left after a step, by the steps of this process alone: what was done before an
-    /// interruption took no time here.
-    fn left(&mut self, step: u64) -> String {
+    /// How long the stage takes and what of that is left after a step, in seconds, by the steps of this process alone: what was
+    /// done before an interruption took no time here.
+    fn times(&mut self, step: u64) -> Option<(f64, f64)> {
         let Some((since, first)) = self.first else {
             self.first = Some((Instant::now(), step));
-            return String::new();
+            return None;
         };
         let done = step.saturating_sub(first);
-        if done == 0 || step >= self.total {
-            return String::new();
-        }
-        let each = since.elapsed().as_secs_f64() / done as f64;
-        format!("  {} left", About(each * (self.total - step) as f64))
+        let each = since.elapsed().as_secs_f64() / done.max(1) as f64;
+        let left = self.total.saturating_sub(step);
+        (done > 0).then_some((each * self.total as f64, each * left as f64))
     }
 }
 
 impl Progress {
     /// A step that is done: on the bar, or every ten seconds on a line.
     fn step(&mut self, step: u64, loss: f64, samples_per_s: f64, peak: u64) {
-        let loss = self.smoothed(loss);
-        let text = format!(
-            "{loss}  {samples_per_s:.0} samples/s  {}{}",
-            Bytes(peak),
-            self.left(step)
-        );
-        if let Some(bar) = &self.bar {
-            bar.set_position(step);
-            bar.set_message(text);
+        self.losses.push(loss);
+        let times = self.times(step);
+        let left = times.filter(|_| step < self.total);
+        let left = left.map(|(_, left)| format!("{} left", About(left)));
+        if let Some(live) = &mut self.live {
+            let left = left.map_or_else(String::new, |left| format!("{left}  "));
+            let text = format!(
+                "{left}{samples_per_s:.0} samples/s  {} of {}",
+                Bytes(peak),
+                Bytes(self.estimated)
+            );
+            live.step(step, text, &self.losses);
+            if let Some(times) = times {
+                live.time(&self.stages, times);
+            }
         } else if self.last_line.elapsed() >= Duration::from_secs(10) || step == self.total {
             self.last_line = Instant::now();
+            let left = left.map_or_else(String::new, |left| format!("  {left}"));
             self.line(&format!(
-                "  {}: step {step}/{}  {text}",
-                self.stage, self.total
+                "  {}: step {step}/{}  {}  {samples_per_s:.0} samples/s  {}{left}",
+                self.stage,
+                self.total,
+                self.losses.said(),
+                Bytes(peak),
             ));
         }
     }
@@ -145,8 +134,8 @@ impl Progress {
     /// Examples whose features are kept, likewise.
     fn kept(&mut self, done: u64, total: u64) {
         let text = format!("frozen part: features of {done} of {total} examples kept");
-        if let Some(bar) = &self.bar {
-            bar.set_message(text);
+        if let Some(live) = &self.live {
+            live.say(text);
         } else if self.last_line.elapsed() >= Duration::from_secs(10) || done == total {
             self.last_line = Instant::now();
             self.line(&format!("  {}: {text}", self.stage));
@@ -171,11 +160,14 @@ impl Observer for Progress {
                 total,
                 estimated,
             } => self.begin(name, kind, total, estimated),
-            Event::Cached { name } => self.line(&format!("{name}: taken from the store")),
+            Event::Cached { name } => {
+                self.stages.begin(name);
+                self.line(&format!("{name}: taken from the store"));
+            }
             Event::Resumed { name, step, of } => {
                 self.line(&format!("{name}: resumes at step {step} of {of}"));
-                if let Some(bar) = &self.bar {
-                    bar.set_position(step);
+                if let Some(live) = &self.live {
+                    live.reach(step);
                 }
             }
             Event::Saved { step } => self.line(&format!(
@@ -203,12 +195,8 @@ impl Observer for Progress {
             } => self.step(step, loss, samples_per_s, peak),
             Event::Kept { done, total } => self.kept(done, total),
             Event::Scored { done } => {
-                if let Some(bar) = self
-                    .bar
-                    .as_ref()
-                    .filter(|b| b.position() < done && done <= self.total)
-                {
-                    bar.set_position(done);
+                if let Some(live) = &self.live {
+                    live.reach(done);
                 }
             }
             Event::Evaluated {
@@ -224,7 +212,11 @@ impl Observer for Progress {
                 ));
             }
             Event::Done { name, metrics } => {
+                let learned = self.live.is_some() && self.losses.mean().1 > 0;
                 self.finish();
+                if learned {
+                    self.line(&format!("  {name}: {}", self.losses.said()));
+                }
                 if !metrics.is_empty() {
                     self.line(&format!("  {name}: {}", listed(metrics)));
                 }

@@ -15,6 +15,7 @@ use serde_json::{Value as Json, json};
 use self::ranks::{Together, agree};
 use super::check::{fitted, needed, verdict};
 use super::exit;
+use super::live::Ahead;
 use super::logs::{self, Lines, Logged};
 use super::options::{Common, Intent, Within, error, out_of, print, stem, store_of};
 use super::output::note;
@@ -265,6 +266,17 @@ impl Run {
         asked(plan, self.stage.as_ref())
     }
 
+    /// The stages that are asked for, with the seconds that each takes by the plan.
+    fn ahead(&self, plan: &Plan, options: &Options) -> Vec<Ahead> {
+        let rates = Store::open(&options.store).rates(options.machine.threads);
+        let stages = self.asked(plan).into_iter();
+        let ahead = stages.map(|stage| Ahead {
+            name: stage.name.value.clone(),
+            seconds: stage.seconds(&rates, &options.machine),
+        });
+        ahead.collect()
+    }
+
     fn execute(
         &self,
         plan: &Plan,
@@ -290,7 +302,7 @@ impl Run {
         };
         let (result, broken) = self.common.in_pool(|| {
             let mut lines = Lines::new(asked.clone());
-            let mut progress = Progress::new(quiet, asked);
+            let mut progress = Progress::new(quiet, asked, self.ahead(plan, options));
             let shown: &mut dyn Observer = match log_format {
                 LogFormat::Text => &mut progress,
                 LogFormat::Json => &mut lines,
