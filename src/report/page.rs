@@ -47,9 +47,28 @@ const MOST_CARDS: usize = 24;
 const MOST_RUNS: usize = 500;
 const MOST_RECIPES: usize = 50;
 
+/// The recipe that all rows are of, where there are several; they are called without it then.
+fn of_one_recipe(report: &mut Report) -> Option<String> {
+    let recipe = |name: &str| name.split_once('/').map(|(recipe, _)| recipe.to_owned());
+    let own = recipe(&report.rows().next()?.name)?;
+    let all = report
+        .rows()
+        .all(|row| recipe(&row.name).as_ref() == Some(&own));
+    if !all || report.rows().count() < 2 {
+        return None;
+    }
+    for row in report.groups.iter_mut().flat_map(|group| &mut group.rows) {
+        row.name.drain(..=own.len());
+    }
+    Some(own)
+}
+
 /// The page.
 #[must_use]
 pub fn html(report: &Report) -> String {
+    let mut report = report.clone();
+    let recipe = of_one_recipe(&mut report);
+    let recipe = recipe.map_or_else(String::new, |name| format!(" of {}", escape(&name)));
     let mut out =
         String::from("<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n");
     out.push_str("<meta name='viewport' content='width=device-width, initial-scale=1'>\n<title>peftc report</title>\n");
@@ -77,7 +96,7 @@ pub fn html(report: &Report) -> String {
     };
     let _ = writeln!(
         out,
-        "<header><h1>Fine-tuning compared</h1><p>{} from {}{about}.</p></header>",
+        "<header><h1>Fine-tuning compared</h1><p>{} from {}{recipe}{about}.</p></header>",
         count(report.rows().count(), "row"),
         count(runs, "run"),
     );
@@ -91,7 +110,7 @@ pub fn html(report: &Report) -> String {
             "<p>No training or evaluation is finished yet.</p>",
         );
     }
-    let made = runs_and_recipes(report);
+    let made = runs_and_recipes(&report);
     if !made.is_empty() {
         section(&mut out, "How they were made", &made);
     }
@@ -455,6 +474,30 @@ mod tests {
         assert!(page.contains("prefers-color-scheme"));
         assert!(page.contains("0.8500 ± 0.0707"));
         assert!(html(&Report::default()).contains("is finished yet"));
+    }
+
+    #[test]
+    fn rows_of_one_recipe_are_called_without_it() {
+        let mut report = Report::new(
+            &[
+                result("o/1", "lora.peft", "lora", 1, 0.8, 10 << 20),
+                result("o/2", "full.peft", "full", 1, 0.9, 40 << 20),
+            ],
+            None,
+        );
+        let names = |report: &Report| -> Vec<String> {
+            report.rows().map(|row| row.name.clone()).collect()
+        };
+        let plain = names(&report);
+        assert_eq!(of_one_recipe(&mut report), None);
+        assert_eq!(names(&report), plain);
+        for row in report.groups.iter_mut().flat_map(|group| &mut group.rows) {
+            row.name.insert_str(0, "both/");
+        }
+        assert_eq!(of_one_recipe(&mut report.clone()).as_deref(), Some("both"));
+        assert!(html(&report).contains(" of both, "));
+        of_one_recipe(&mut report);
+        assert_eq!(names(&report), plain);
     }
 
     #[test]
