@@ -1,9 +1,10 @@
-"""A load on `peftc serve`: many clients ask eight side networks on one model.
+"""A load on `peftc serve`: many clients ask eight side networks, or eight adapters, on one model.
 
 Three ways are compared: one server with all eight, one server for each, and one server that computes one row at a time.
 Every answer is compared with that of `peftc predict`; what is lost or differs ends the script with an error.
 
     python3 benches/serving.py [--program target/release/peftc] [--model recipes/reviews-mini] [--clients 64] [--requests 20]
+                               [--methods side|lora|mixed]
 
 Only Python's standard library is used. Clients run on the same machine and share its processor with the servers.
 """
@@ -21,16 +22,29 @@ import tempfile
 import threading
 import time
 
-METHODS = [
-    "lst { r = 2 }",
-    "lst { r = 4 }",
-    "lst { r = 8 }",
-    "k_lst { k = 3, r = 2 }",
-    "k_lst { k = 3, r = 4 }",
-    "k_lst { k = 3, r = 8 }",
-    "k_lst { k = 1, r = 4 }",
-    "k_lst { k = 1, r = 8 }",
-]
+METHODS = {
+    "side": [
+        "lst { r = 2 }",
+        "lst { r = 4 }",
+        "lst { r = 8 }",
+        "k_lst { k = 3, r = 2 }",
+        "k_lst { k = 3, r = 4 }",
+        "k_lst { k = 3, r = 8 }",
+        "k_lst { k = 1, r = 4 }",
+        "k_lst { k = 1, r = 8 }",
+    ],
+    "lora": [f"lora {{ rank = {rank} }}" for rank in (2, 4, 6, 8, 10, 12, 14, 16)],
+    "mixed": [
+        "lora { rank = 8 }",
+        "lora { rank = 16 }",
+        "ia3",
+        "prefix_tuning { tokens = 4 }",
+        "houlsby { size = 4 }",
+        "lst { r = 4 }",
+        "k_lst { k = 3, r = 4 }",
+        "head_only",
+    ],
+}
 
 WORDS = "a the film story cast plot fine dull warm slow bright long short and of with but never always best worst".split()
 
@@ -39,7 +53,7 @@ def trained(own, here):
     """A recipe with eight stages, run; the folder of each stage."""
     stages = "".join(
         f"stage s{i} = train {{ model = m, data = d.train, adapter = {method}, lr = 1e-2, steps = 4, batch = 4 }}\n"
-        for i, method in enumerate(METHODS)
+        for i, method in enumerate(METHODS[own.methods])
     )
     data = os.path.join(own.repository, "recipes", "reviews")
     with open(os.path.join(here, "load.peft"), "w") as out:
@@ -48,7 +62,7 @@ def trained(own, here):
             f'data d = local "{data}" {{ text = sentence, label = label, labels = [negative, positive], take = 16 }}\n{stages}'
         )
     subprocess.run([own.program, "run", "--quiet", "load.peft"], cwd=here, check=True, capture_output=True)
-    return [os.path.join(here, ".peftc", "runs", "load", f"s{i}") for i in range(len(METHODS))]
+    return [os.path.join(here, ".peftc", "runs", "load", f"s{i}") for i in range(len(METHODS[own.methods]))]
 
 
 def predicted(own, here, folder, texts):
@@ -109,7 +123,7 @@ def load(own, servers, wanted, texts):
         connections = {}
         start.wait()
         for _ in range(own.requests):
-            model, text = draw.randrange(len(METHODS)), draw.randrange(len(texts))
+            model, text = draw.randrange(len(wanted)), draw.randrange(len(texts))
             server = servers[model]
             if server.port not in connections:
                 connections[server.port] = http.client.HTTPConnection("127.0.0.1", server.port)
@@ -141,6 +155,7 @@ def main():
     parser.add_argument("--model", default=os.path.join(root, "recipes", "reviews-mini"))
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--methods", choices=METHODS, default="side")
     own = parser.parse_args()
     own.repository = root
     own.program, own.model = os.path.abspath(own.program), os.path.abspath(own.model)
@@ -154,11 +169,11 @@ def main():
             ("one server an adapter", [[folder] for folder in folders], ["--batch", "64"]),
             ("one row at a time", [folders], ["--batch", "1"]),
         ]
-        print(f"{own.clients} clients, {own.requests} requests each, {len(METHODS)} side networks; {os.cpu_count()} processors")
+        print(f"{own.clients} clients, {own.requests} requests each, {len(folders)} models ({own.methods}); {os.cpu_count()} processors")
         print(f"{'way':24}{'requests/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'MiB':>8}{'passes':>8}")
         for name, groups, more in ways:
             started = [Server(own, group, more) for group in groups]
-            servers = started if len(started) > 1 else started * len(METHODS)
+            servers = started if len(started) > 1 else started * len(folders)
             try:
                 times, seconds = load(own, servers, wanted, texts)
                 memory = sum(server.resident() for server in started)

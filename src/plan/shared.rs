@@ -5,12 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Plan;
 use crate::library::counts::to_u32;
 use crate::program::graph::{Def, Node, Program, Value, ValueInfo};
+use crate::program::meetings::{Meeting, are_most, meetings};
 use crate::program::passes::pipeline;
 use crate::program::prefix::{Cut, cut};
 use crate::program::{Bindings, Feed, Verified};
 
 /// Tokens of the texts by which it is weighed what is worth sharing.
 const TYPICAL: [usize; 8] = [32; 8];
+
+/// Rows from which on a program's products are as fast alone: packing a weight is then little beside multiplying with it, and copying
+/// rows is more. Weights in blocks are decoded as well.
+const ENOUGH: [(bool, u64); 2] = [(false, 96), (true, 512)];
 
 /// Programs on their way to become one.
 #[derive(Default)]
@@ -30,10 +35,36 @@ impl Plan {
         verified: &Verified,
         is_own: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Cut>, String> {
-        let tokens: usize = TYPICAL.iter().sum();
-        let sizes = Bindings::of_lengths(TYPICAL).reading(tokens as u64);
-        let cut = cut(verified.program(), &sizes, is_own)?;
+        let cut = cut(verified.program(), &Self::typical(), is_own)?;
         Ok(cut.filter(|cut| 2 * cut.flops.0 >= cut.flops.1))
+    }
+
+    /// The products of a program that others on the same weights can do together with it. None where they are less than
+    /// half of its operations.
+    #[must_use]
+    pub fn met(verified: &Verified, is_own: &dyn Fn(&str) -> bool) -> Vec<Meeting> {
+        let meetings = meetings(verified, is_own);
+        match are_most(verified, &meetings, &Self::typical()) {
+            true => meetings,
+            false => Vec::new(),
+        }
+    }
+
+    /// With how many rows a program's products are as fast alone as together with those of others.
+    #[must_use]
+    pub fn enough(verified: &Verified, met: &[Meeting]) -> u64 {
+        let program = verified.program();
+        let nodes = met.iter().filter_map(|own| program.nodes.get(own.node));
+        let mut weights = nodes.filter_map(|node| node.inputs.get(1));
+        let in_blocks = weights.any(|weight| program.ty(*weight).stored.blocks().is_some());
+        let own = ENOUGH.iter().find(|(blocks, _)| *blocks == in_blocks);
+        own.map_or(0, |(_, rows)| *rows)
+    }
+
+    /// The sizes of some short texts.
+    fn typical() -> Bindings {
+        let tokens: usize = TYPICAL.iter().sum();
+        Bindings::of_lengths(TYPICAL).reading(tokens as u64)
     }
 
     /// The prefixes of several programs as one, in which equal expressions are there once. Its outputs are named by what

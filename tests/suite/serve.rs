@@ -24,7 +24,7 @@ const TEXTS: [&str; 5] = [
 const PROMPTS: [&str; 3] = ["w5 w6 w7", "w8", "w9 w10 w11 w12"];
 
 /// Stages on one model, each with its method.
-const STAGES: [(&str, &str); 5] = [
+const STAGES: [(&str, &str); 8] = [
     ("lora", "adapter = lora { rank = 2 }, data = d.train"),
     ("ladder", "adapter = lst { r = 4 }, data = d.train"),
     ("wide", "adapter = k_lst { k = 3, r = 4 }, data = d.train"),
@@ -33,6 +33,14 @@ const STAGES: [(&str, &str); 5] = [
         "adapter = lst { r = 2 }, data = t.train, objective = token_classify",
     ),
     ("head", "adapter = head_only, data = d.train"),
+    ("scaled", "adapter = ia3, data = d.train"),
+    ("prefix", "adapter = prefix_tuning { tokens = 3 }, data = d.train"),
+    ("layers", "adapter = houlsby { size = 4 }, data = d.train"),
+];
+
+/// What models share with others, in the order of the stages.
+const SHARED: [&str; 8] = [
+    "products", "prefix", "prefix", "prefix", "prefix", "products", "products", "products",
 ];
 
 /// Where a stage's model is.
@@ -145,9 +153,12 @@ fn answers_are_those_of_predict() {
     ));
     let models = told["models"].as_array().expect("models");
     let backbones: Vec<&Value> = models.iter().map(|m| &m["backbone"]).collect();
-    assert_eq!(backbones, [0, 0, 0, 0, 0, 1, 1]);
-    let shares: Vec<&Value> = models.iter().map(|m| &m["shares_passes"]).collect();
-    assert_eq!(shares, [false, true, true, true, true, false, false]);
+    assert_eq!(backbones, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+    let shared: Vec<&Value> = models.iter().map(|m| &m["shared"]).collect();
+    assert_eq!(shared[..8], SHARED);
+    assert_eq!(shared[8..], ["nothing"; 2]);
+    let shares = models.iter().map(|m| m["shares_passes"] == true);
+    assert!(shares.eq((0..10).map(|i| i < 8)));
 
     let more = ["--max-body", "4096", "--linger", "400"];
     let server = serve(dir, &[&args[..], &more].concat(), None);
@@ -174,19 +185,21 @@ fn answers_are_those_of_predict() {
     limits(dir, &all[0]);
 }
 
-/// Rows of three side networks and a head, of two tasks, go through the frozen model once.
+/// Rows of side networks, a head and adapters, of two tasks, go through the frozen model once.
 fn together(server: &Running, all: &[Labelled]) {
-    let counts =
-        || ["peftc_passes_total", "peftc_pass_models_total"].map(|name| server.number(name));
-    let before = counts();
+    let names = ["peftc_passes_total", "peftc_pass_models_total", "peftc_pass_rows_total"];
+    let counts = || names.map(|name| server.number(name));
     // As many rows as a batch holds: nobody waits for more.
-    std::thread::scope(|scope| {
-        for (own, rows) in all[1..].iter().zip([2, 2, 2, 2]) {
-            scope.spawn(move || ask_rows(server, own, 0, rows));
-        }
-    });
-    let after = counts();
-    assert_eq!([after[0] - before[0], after[1] - before[1]], [1, 4]);
+    for (own, each) in [(&all[1..5], 2), (all, 1), (&all[4..], 2)] {
+        let before = counts();
+        std::thread::scope(|scope| {
+            for own in own {
+                scope.spawn(move || ask_rows(server, own, 0, each));
+            }
+        });
+        let made: Vec<u64> = counts().iter().zip(before).map(|(n, was)| n - was).collect();
+        assert_eq!(made, [1, own.len() as u64, 8]);
+    }
 }
 
 fn generation(dir: &Path, server: &Running) {

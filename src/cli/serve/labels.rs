@@ -114,17 +114,18 @@ fn computed(worker: &mut Worker<'_>, models: &[OfModel<'_>]) -> Vec<Result<Value
     {
         let parts = models.iter().filter_map(|own| {
             Some(Part {
-                session: served.get(&own.id)?.labels().filter(|own| own.shares())?,
+                session: served.get(&own.id)?.labels().filter(|own| own.shares().is_some())?,
                 rows: &own.rows,
                 form: own.form,
             })
         });
         let parts: Vec<Part<'_>> = parts.collect();
         if parts.len() == models.len()
-            && let Ok(made) = together.label(&parts, &mut Silent)
+            && let Ok((made, passes)) = together.label(&parts, &mut Silent)
         {
             let distinct: BTreeSet<u64> = models.iter().map(|own| own.id).collect();
-            worker.numbers.passed(1, distinct.len() as u64);
+            let models = distinct.len() as u64;
+            worker.numbers.passed(passes, models, examples as u64);
             return made.into_iter().map(Ok).collect();
         }
     }
@@ -133,7 +134,8 @@ fn computed(worker: &mut Worker<'_>, models: &[OfModel<'_>]) -> Vec<Result<Value
             return Ok(Vec::new());
         };
         let passes = own.rows.len().div_ceil(batch.max(1));
-        worker.numbers.passed(passes as u64, 1);
+        let passes = passes as u64;
+        worker.numbers.passed(passes, passes, own.rows.len() as u64);
         labelled(session, &own.rows, own.form)
     });
     each.collect()

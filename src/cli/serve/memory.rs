@@ -9,7 +9,7 @@ use crate::base::units::Bytes;
 use crate::cli::predict::Refusal;
 use crate::cli::screen::Screen;
 use crate::cli::table::{Side, Table};
-use crate::exec::predict::{Footing, Needs, shared_run};
+use crate::exec::predict::{Footing, Needs, Shares, shared_run};
 use crate::program::op::Machine;
 
 /// What is reported.
@@ -79,7 +79,7 @@ impl Footprints {
         let model = |(name, backbone, needs): &(String, usize, Needs)| {
             json!({
                 "name": name, "backbone": backbone, "own_bytes": needs.own, "cache_bytes": needs.cache,
-                "run_bytes": needs.run, "shares_passes": needs.shares(),
+                "run_bytes": needs.run, "shares_passes": needs.shares().is_some(), "shared": needs.shares().name(),
             })
         };
         let backbone = |own: &Backbone| json!({ "bytes": own.bytes, "shared_run_bytes": own.run });
@@ -106,7 +106,12 @@ impl Footprints {
                 size(needs.own).into(),
                 size(needs.cache).into(),
                 size(needs.run).into(),
-                if needs.shares() { "shared" } else { "its own" }.into(),
+                match needs.shares() {
+                    Shares::Nothing => "its own",
+                    Shares::Products => "shared in its products",
+                    Shares::Prefix => "shared",
+                }
+                .into(),
             ]);
         }
         let mut text = table.render(screen);

@@ -10,7 +10,7 @@ use super::Limits;
 use super::numbers::{Counts, Numbers};
 use crate::cli::predict::Refusal;
 use crate::exec::backend::Open;
-use crate::exec::predict::{Backbone, Footing, Place, Predictor, Session, Together, Writer};
+use crate::exec::predict::{Backbone, Footing, Place, Predictor, Session, Shares, Together, Writer};
 use crate::library::generate::Settings;
 use crate::library::task::Form;
 use crate::program::op::Machine;
@@ -46,8 +46,8 @@ pub(super) struct About {
     pub(super) classes: Vec<String>,
     /// The number of the weights it stands on.
     pub(super) backbone: usize,
-    /// Whether its rows go through these weights together with those of other models.
-    pub(super) shares: bool,
+    /// What of its work is done together with that of other models on these weights.
+    pub(super) shares: Shares,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -260,7 +260,10 @@ impl Models {
             words: predictor.task.words().is_some(),
             classes: predictor.description.classes.clone(),
             backbone: number,
-            shares: matches!(&kind, Kind::Labels(session) if session.shares()),
+            shares: match &kind {
+                Kind::Labels(session) => session.shares(),
+                Kind::Writes(_) => Shares::Nothing,
+            },
             counts: self.numbers.of(name),
         };
         Ok(Served { kind, about })
@@ -351,7 +354,8 @@ impl About {
             "id": self.name, "object": "model", "created": 0, "owned_by": "peftc",
             "peftc": {
                 "task": self.task, "writes": self.writes, "converses": self.converses, "columns": self.columns,
-                "words": self.words, "classes": self.classes, "backbone": self.backbone, "shares_passes": self.shares,
+                "words": self.words, "classes": self.classes, "backbone": self.backbone,
+                "shares_passes": self.shares.is_some(), "shared": self.shares.name(),
             },
         })
     }

@@ -28,9 +28,10 @@ pub(super) struct Numbers {
     pub(super) refused: AtomicU64,
     /// Requests that wait or are computed.
     pub(super) waiting: AtomicU64,
-    /// Passes of rows through plain weights, and the models whose rows were in them.
+    /// Passes of rows through plain weights, the models whose rows were in them, and these rows.
     pub(super) passes: AtomicU64,
     pub(super) in_passes: AtomicU64,
+    pub(super) passed_rows: AtomicU64,
     /// Most tensor bytes so far.
     pub(super) peak: AtomicU64,
 }
@@ -115,10 +116,11 @@ impl Numbers {
         counts
     }
 
-    /// Notes passes, in each of which there were rows of so many models.
-    pub(super) fn passed(&self, passes: u64, models: u64) {
+    /// Notes passes, with the models whose rows were in each, all passes together, and their rows.
+    pub(super) fn passed(&self, passes: u64, models: u64, rows: u64) {
         add(&self.passes, passes);
-        add(&self.in_passes, passes * models);
+        add(&self.in_passes, models);
+        add(&self.passed_rows, rows);
     }
 
     /// The text that Prometheus reads.
@@ -170,6 +172,11 @@ impl Numbers {
                 "pass_models_total counter",
                 "Models whose rows were in these passes: more than passes where models shared one.",
                 &self.in_passes,
+            ),
+            (
+                "pass_rows_total counter",
+                "Rows that were in these passes; a row of words that is read in parts counts for each.",
+                &self.passed_rows,
             ),
             (
                 "tensor_peak_bytes gauge",

@@ -16,11 +16,13 @@ use crate::program::rates::Rates;
 use crate::program::{Bindings, Class, DType, Feed, Program, TensorType, Value, Verified};
 
 mod awake;
+mod beside;
 mod meter;
 mod outputs;
 mod residents;
 
 pub use awake::awake;
+pub use beside::Run;
 pub use meter::Meter;
 pub use outputs::Outputs;
 pub use residents::Residents;
@@ -252,25 +254,50 @@ impl Runner {
         feeds: Vec<(Feed, Tensor)>,
         sizes: &Bindings,
     ) -> Result<Outputs, RunError> {
+        let mut frame = self.frame(verified, sizes)?;
+        let made = self
+            .feed(&mut frame, feeds)
+            .and_then(|()| self.walk(&mut frame))
+            .and_then(|()| self.hand_back(&mut frame));
+        self.end(frame);
+        made
+    }
+
+    /// A program without its batch.
+    fn frame<'a>(
+        &mut self,
+        verified: &'a Verified,
+        sizes: &'a Bindings,
+    ) -> Result<Frame<'a>, RunError> {
         let program = verified.program();
         let places = self.residents.places(program)?;
         self.residents.bind(&places, &mut self.meter)?;
-        let mut frame = Frame {
+        Ok(Frame {
             verified,
             sizes,
             places,
             slots: vec![None; program.values.len()],
             inputs: Vec::new(),
             outputs: Vec::new(),
-        };
-        let made = self
-            .feed(&mut frame, feeds)
-            .and_then(|()| self.walk(&mut frame))
-            .and_then(|()| self.hand_back(&mut frame));
+        })
+    }
+
+    /// Gives up what a program has left.
+    fn end(&mut self, frame: Frame<'_>) {
         for block in frame.slots.into_iter().flatten() {
             self.release(block);
         }
-        made
+    }
+
+    /// Frees the values that some nodes were the last to read.
+    fn free_behind(&mut self, frame: &mut Frame<'_>, group: Range<usize>) {
+        let steps = &frame.verified.schedule().steps;
+        let own = steps.get(group).unwrap_or_default();
+        for &value in own.iter().flat_map(|step| &step.frees) {
+            if let Some(dead) = frame.take(value) {
+                self.release(dead);
+            }
+        }
     }
 
     fn block(&mut self, frame: &Frame<'_>, value: Value) -> Result<Block, RunError> {
@@ -343,12 +370,7 @@ impl Runner {
                     let seconds = begun.elapsed().as_secs_f64();
                     self.rates.note(node.op.kernel(), cost, seconds);
                 }
-                let own = schedule.steps.get(group).unwrap_or_default();
-                for &value in own.iter().flat_map(|step| &step.frees) {
-                    if let Some(dead) = frame.take(value) {
-                        self.release(dead);
-                    }
-                }
+                self.free_behind(frame, group);
             }
         }
         Ok(())

@@ -37,6 +37,11 @@ impl Backbone {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether models on it can do products together.
+    pub(super) fn walks_beside(&self) -> bool {
+        self.lock().walks_beside()
+    }
+
     /// Gives up all tensors but those of these names.
     pub fn keep(&self, names: &BTreeSet<String>) {
         let runner = &mut *self.lock();

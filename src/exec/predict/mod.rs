@@ -38,7 +38,7 @@ pub use chooser::{Choice, Chooser, Question};
 pub use footing::Footing;
 pub use needs::{Needs, shared_run};
 pub use session::{Prepared, Session};
-pub use together::{Part, Together};
+pub use together::{Part, Shares, Together};
 pub use writer::{Unfit, Writer};
 
 use found::{Found, find};

@@ -2,11 +2,13 @@
 
 use super::backbone::own;
 use super::writer::Capacity;
-use super::{DESCRIPTION, Predictor};
+use super::{DESCRIPTION, Predictor, Shares};
 use crate::files::RunError;
 use crate::library::generate::CHUNK;
 use crate::library::model::Positions;
 use crate::plan::Plan;
+use crate::program::device::Device;
+use crate::program::meetings::{Alive, Meeting, Walker, meetings, most_beside, turns};
 use crate::program::op::Machine;
 use crate::program::prefix::Cut;
 use crate::program::{Bindings, Class, Resident, Sym, Verified, memory};
@@ -22,18 +24,21 @@ pub struct Needs {
     pub cache: u64,
     /// Most that a run takes beside them.
     pub run: u64,
-    /// Where its program is cut, if it shares a pass with others.
+    /// Where its program is cut, if it shares its prefix with others.
     cut: Option<Cut>,
+    /// Its program and the products that it does with others, if it shares those.
+    met: Option<(Verified, Vec<Meeting>)>,
     positions: Positions,
     /// Tokens of the longest text that it reads.
     longest: u64,
 }
 
 impl Needs {
-    /// Whether it shares a pass with others.
+    /// What of its work is done together with that of others.
     #[must_use]
-    pub const fn shares(&self) -> bool {
-        self.cut.is_some()
+    pub fn shares(&self) -> Shares {
+        let met = self.met.as_ref().map_or(&[][..], |(_, met)| met);
+        Shares::of(self.cut.as_ref(), met)
     }
 }
 
@@ -55,33 +60,118 @@ fn most(verified: &Verified, sizes: &Bindings, machine: &Machine) -> u64 {
     each.into_iter().max().unwrap_or(0)
 }
 
+/// The prefix of some models as one program.
+struct Prefix {
+    program: Verified,
+    met: Vec<Meeting>,
+    longest: u64,
+    models: usize,
+    /// The most that it takes with what is kept of it while models go on from there.
+    most: u64,
+}
+
+/// A program in a pass, with the products that it does with others and its largest texts.
+type Beside<'a> = (&'a Verified, &'a [Meeting], Bindings);
+
 /// The most that a pass takes which some of these models share, for so many texts; 0 where there are no two that do.
 ///
 /// # Errors
 /// A program that a pass broke: a bug.
 pub fn shared_run(models: &[&Needs], batch: u64, machine: &Machine) -> Result<u64, RunError> {
-    let mut most_of_all = 0;
-    for first in models {
-        let beside = models.iter().filter(|n| n.positions == first.positions);
-        let group: Vec<(&Cut, u64)> = beside
-            .filter_map(|n| Some((n.cut.as_ref()?, n.longest)))
-            .collect();
-        if group.len() < 2 {
-            continue;
+    let mut prefixes: Vec<Prefix> = Vec::new();
+    for (i, first) in models.iter().enumerate() {
+        let beside = |n: &&&Needs| n.positions == first.positions && n.cut.is_some();
+        let is_new = !models.iter().take(i).any(|n| beside(&n));
+        if first.cut.is_some() && is_new {
+            let group: Vec<&Needs> = models.iter().filter(beside).copied().collect();
+            prefixes.push(prefix(&group, batch, machine)?);
         }
-        let cuts: Vec<&Cut> = group.iter().map(|(cut, _)| *cut).collect();
-        let longest = group.iter().map(|(_, n)| *n).max().unwrap_or(0);
-        let sizes = full(batch, longest);
-        let joined = Plan::joined(&cuts).map_err(RunError::bug)?;
-        let outputs = joined.program().outputs.iter();
-        let kept_bytes: u64 = outputs
-            .map(|(_, value)| joined.program().ty(*value).bytes(&sizes))
-            .sum();
-        let behind = cuts.iter().map(|cut| most(&cut.rest, &sizes, machine));
-        let behind = kept_bytes + behind.max().unwrap_or(0);
-        most_of_all = most_of_all.max(behind).max(most(&joined, &sizes, machine));
     }
-    Ok(most_of_all)
+    let wholes = models.iter().filter_map(|n| {
+        let (program, met) = n.met.as_ref()?;
+        Some((
+            program,
+            met.as_slice(),
+            few(Plan::enough(program, met), n.longest),
+        ))
+    });
+    let wholes: Vec<Beside<'_>> = wholes.collect();
+    let alone = |own: &&Prefix| own.models > 1 || !wholes.is_empty();
+    let behind = prefixes.iter().filter(alone).map(|own| own.most).max();
+    let together = match machine.device {
+        Device::Cpu => most_of_pass(&wholes, &prefixes, batch, machine),
+        Device::Cuda(_) => 0,
+    };
+    Ok(behind.unwrap_or(0).max(together))
+}
+
+/// The largest texts of so many tokens, none longer than `longest`.
+fn few(tokens: u64, longest: u64) -> Bindings {
+    let longest = longest.max(1);
+    let whole = (0..tokens / longest).map(|_| longest as usize);
+    let rest = Some(tokens % longest).filter(|rest| *rest > 0);
+    Bindings::of_lengths(whole.chain(rest.map(|rest| rest as usize))).reading(tokens)
+}
+
+/// The prefix of models that have it in common.
+fn prefix(group: &[&Needs], batch: u64, machine: &Machine) -> Result<Prefix, RunError> {
+    let cuts: Vec<&Cut> = group.iter().filter_map(|n| n.cut.as_ref()).collect();
+    let longest = group.iter().map(|n| n.longest).max().unwrap_or(0);
+    let sizes = full(batch, longest);
+    let program = Plan::joined(&cuts).map_err(RunError::bug)?;
+    let outputs = program.program().outputs.iter();
+    let kept_bytes: u64 = outputs
+        .map(|(_, value)| program.program().ty(*value).bytes(&sizes))
+        .sum();
+    let behind = cuts.iter().map(|cut| most(&cut.rest, &sizes, machine));
+    let behind = kept_bytes + behind.max().unwrap_or(0);
+    Ok(Prefix {
+        most: behind.max(most(&program, &sizes, machine)),
+        met: meetings(&program, &|_| false),
+        models: cuts.len(),
+        program,
+        longest,
+    })
+}
+
+/// The most that a pass of programs beside one another takes: some that do their products with others, each with as many
+/// tokens as it does so with, and a prefix with all rows that are left. Those that take most by themselves come first.
+fn most_of_pass(wholes: &[Beside<'_>], prefixes: &[Prefix], batch: u64, machine: &Machine) -> u64 {
+    let alive = wholes.iter().map(|own| Alive::of(own.0, &own.2, machine));
+    let mut order: Vec<(&Beside<'_>, Alive)> = wholes.iter().zip(alive).collect();
+    order.sort_by_key(|(_, alive)| std::cmp::Reverse(alive.most()));
+    let all = (order.len() as u64).min(batch);
+    let doubled = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|n| *n < all);
+    let mut most = 0;
+    for count in doubled.chain((all > 0).then_some(all)) {
+        let left = batch - count;
+        for prefix in prefixes.iter().map(Some).chain([None]) {
+            let here = order.iter().take(count as usize);
+            let mut walkers: Vec<Walker<'_>> = here
+                .clone()
+                .map(|(own, alive)| Walker {
+                    program: own.0,
+                    sizes: &own.2,
+                    alive,
+                })
+                .collect();
+            let mut met: Vec<&[Meeting]> = here.map(|(own, _)| own.1).collect();
+            let joined = prefix.filter(|_| left > 0).map(|own| {
+                let sizes = full(left, own.longest);
+                (own, sizes, Alive::of(&own.program, &sizes, machine))
+            });
+            if let Some((own, sizes, alive)) = &joined {
+                met.push(&own.met);
+                walkers.push(Walker {
+                    program: &own.program,
+                    sizes,
+                    alive,
+                });
+            }
+            most = most.max(most_beside(&walkers, &turns(&met), machine));
+        }
+    }
+    most
 }
 
 impl Predictor {
@@ -114,12 +204,18 @@ impl Predictor {
         let virtual_tokens = u64::from(self.tuning.marking().virtual_tokens);
         let longest = self.description.max_length + virtual_tokens;
         let is_own = |name: &str| own.contains(name);
+        let cut = Plan::parted(&program, &is_own).map_err(RunError::bug)?;
+        let beside = cut.is_none() && matches!(machine.device, Device::Cpu);
+        let met = beside.then(|| Plan::met(&program, &is_own));
+        let run = most(&program, &full(batch, longest), machine);
+        let shared = of_residents(&residents, is_own);
         Ok(Needs {
-            run: most(&program, &full(batch, longest), machine),
-            cut: Plan::parted(&program, &is_own).map_err(RunError::bug)?,
+            run,
+            cut,
+            met: met.filter(|met| !met.is_empty()).map(|met| (program, met)),
             positions: model.facts().positions,
             longest,
-            ..of_residents(&residents, is_own)
+            ..shared
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, MutexGuard};
 
 use serde_json::Value as Json;
 
-use super::{DESCRIPTION, Place, Predictor};
+use super::{DESCRIPTION, Place, Predictor, Shares};
 use crate::exec::backend::Open;
 use crate::exec::features::{Examples, Made};
 use crate::exec::interpreter::Runner;
@@ -20,6 +20,7 @@ use crate::library::prompt::frame::{Frame, tokenize};
 use crate::library::task::{Asked, Form, Reads};
 use crate::plan::Plan;
 use crate::program::Verified;
+use crate::program::meetings::Meeting;
 use crate::program::op::Machine;
 use crate::program::prefix::Cut;
 
@@ -74,13 +75,17 @@ pub struct Session {
     pub(super) predictor: Arc<Predictor>,
     pub(super) positions: Positions,
     template: Option<Template>,
-    program: Verified,
+    pub(super) program: Verified,
     pub(super) place: Place,
     batch: u64,
     draws: u64,
     reads: Option<Reads>,
     /// Its program, cut behind what it has in common with others at its place.
     pub(super) cut: Option<Cut>,
+    /// The products that it does with others at its place, where its program is not cut.
+    pub(super) met: Vec<Meeting>,
+    /// With how many tokens it does them alone.
+    pub(super) enough: u64,
 }
 
 impl Predictor {
@@ -144,6 +149,11 @@ impl Predictor {
             Some(_) => Plan::parted(&program, &Place::is_own).map_err(RunError::bug)?,
             None => None,
         };
+        let alone = cut.is_some() || place.name.is_none() || !place.backbone.walks_beside();
+        let met = match alone {
+            true => Vec::new(),
+            false => Plan::met(&program, &Place::is_own),
+        };
         let parted = self.task.words().is_some() || self.task.windows().is_some();
         let reads = match parted {
             true => self.task.reads(Some(&self.tokenizer), false, false),
@@ -153,12 +163,14 @@ impl Predictor {
             predictor: self.clone(),
             positions: model.facts().positions,
             template,
-            program,
             place: place.clone(),
             batch,
             draws: draws.max(1),
             reads: reads.map_err(|[why, _]| RunError::file(&self.folder, why))?,
             cut,
+            enough: Plan::enough(&program, &met),
+            met,
+            program,
         })
     }
 }
@@ -182,11 +194,10 @@ impl Session {
         residents.map(|resident| resident.name.as_str())
     }
 
-    /// Whether most of what it computes is what the plain weights make of a text, so that others at its place can have it
-    /// computed together with theirs.
+    /// What of its work is done together with that of others at its place.
     #[must_use]
-    pub const fn shares(&self) -> bool {
-        self.cut.is_some()
+    pub fn shares(&self) -> Shares {
+        Shares::of(self.cut.as_ref(), &self.met)
     }
 
     /// Tokens of rows: of the texts of each, or of its words where the model labels those.

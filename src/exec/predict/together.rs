@@ -1,8 +1,11 @@
-//! Several models on one backbone in one pass: what the plain weights make of the texts of all is computed once, and
-//! each model goes on from there with its own texts.
+//! Several models on one backbone in one pass: what the plain weights do with the rows of all is done once.
 //!
-//! **Invariant:** a row becomes what it becomes by its model alone. The pass is the part of each model's own program in
-//! front of a cut, whose rows do not depend on each other.
+//! Models whose first part is a function of the plain weights and the text alone have it computed as one program, and each
+//! goes on from there with its own rows. The programs of the others run beside it, each with its own rows, and do the
+//! products with plain weights together.
+//!
+//! **Invariant:** a row becomes what it becomes by its model alone. What is computed is each model's own program, whether it
+//! is cut or not, and rows of what is shared do not depend on each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +13,18 @@ use serde_json::Value as Json;
 
 use super::{Prepared, Session};
 use crate::exec::features::Made;
+use crate::exec::interpreter::{Outputs, Run, Runner};
 use crate::exec::observe::Observer;
 use crate::exec::stage::score::{Walk, score};
 use crate::files::RunError;
 use crate::library::counts::to_u32;
-use crate::library::data::batch::pack;
+use crate::library::data::batch::{Packed, pack};
 use crate::library::data::tokens::EncodedSet;
+use crate::library::metric::Predictions;
+use crate::library::model::Positions;
 use crate::library::task::Form;
 use crate::plan::Plan;
+use crate::program::meetings::{Meeting, meetings, turns};
 use crate::program::prefix::Cut;
 use crate::program::{Feed, Verified};
 
@@ -35,22 +42,86 @@ pub struct Part<'a> {
     pub form: Form,
 }
 
+/// What of a model's work is done together with that of others on its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shares {
+    /// Nothing.
+    Nothing,
+    /// Products with plain weights: all of them are done once for the rows of all.
+    Products,
+    /// All that comes before its own part, as one program for all.
+    Prefix,
+}
+
+impl Shares {
+    pub(super) const fn of(cut: Option<&Cut>, met: &[Meeting]) -> Self {
+        match (cut, met.is_empty()) {
+            (Some(_), _) => Self::Prefix,
+            (None, false) => Self::Products,
+            (None, true) => Self::Nothing,
+        }
+    }
+
+    /// Whether it is anything.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Self::Nothing
+    }
+
+    /// As it is said.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Products => "products",
+            Self::Prefix => "prefix",
+        }
+    }
+}
+
+/// A prefix, and the products that it does with others.
+#[derive(Debug)]
+struct Prefix {
+    program: Verified,
+    met: Vec<Meeting>,
+}
+
 /// What models on one backbone have in common, as programs.
 #[derive(Debug, Default)]
 pub struct Together {
     /// By what they make.
-    programs: BTreeMap<BTreeSet<String>, Verified>,
+    prefixes: BTreeMap<BTreeSet<String>, Prefix>,
+}
+
+/// Parts whose prefix is computed as one: their numbers, and what they go on from.
+struct Group<'a> {
+    positions: Positions,
+    parts: Vec<(usize, &'a Cut)>,
+}
+
+/// A part whose whole program runs: its number, its rows, its batch.
+struct Whole<'a> {
+    part: usize,
+    set: &'a EncodedSet,
+    packed: Packed,
 }
 
 impl Together {
     /// Whether one pass can hold the rows of both models.
     #[must_use]
     pub fn can_hold(one: &Session, other: &Session) -> bool {
-        let both = one.cut.is_some() && other.cut.is_some();
-        both && one.positions == other.positions && one.place.is_beside(&other.place)
+        let both = one.shares().is_some() && other.shares().is_some();
+        let prefixes = [one, other].map(Session::shares) == [Shares::Prefix; 2];
+        let fits = match prefixes {
+            true => one.positions == other.positions || one.place.backbone.walks_beside(),
+            false => one.place.backbone.walks_beside(),
+        };
+        both && fits && one.place.is_beside(&other.place)
     }
 
-    /// Labels rows of several models in one pass. All are at one place, and each shares.
+    /// Labels rows of several models, at once where that is faster. All are at one place, and each shares something. Gives
+    /// the values of the rows of each, and in how many passes they were made: a model with so many rows that its products
+    /// gain nothing by those of others has one for itself.
     ///
     /// # Errors
     /// What device or kernels say.
@@ -58,66 +129,216 @@ impl Together {
         &mut self,
         parts: &[Part<'_>],
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Vec<Vec<Json>>>, RunError> {
-        let Some(first) = parts.first() else {
-            return Ok(Vec::new());
+    ) -> Result<(Vec<Vec<Vec<Json>>>, u64), RunError> {
+        let sets = parts.iter().map(|part| part.rows.set());
+        let sets: Vec<EncodedSet> = sets.collect::<Result<_, _>>()?;
+        let mut scored = vec![Predictions::default(); parts.len()];
+        let mut passes = 0;
+        if let Some(first) = parts.first() {
+            let runner = &mut first.session.runner();
+            passes = self.passes(runner, (parts, &sets), &mut scored, observer)?;
+        }
+        let all = parts.iter().zip(&sets).zip(&scored);
+        let each = all.map(|((part, set), all)| part.session.values(set, all, part.form));
+        let values: Result<Vec<_>, RunError> = each.collect();
+        Ok((values?, passes))
+    }
+
+    /// Scores the rows of all; gives the number of passes.
+    fn passes(
+        &mut self,
+        runner: &mut Runner,
+        (parts, sets): (&[Part<'_>], &[EncodedSet]),
+        scored: &mut [Predictions],
+        observer: &mut dyn Observer,
+    ) -> Result<u64, RunError> {
+        let mut alone = 0;
+        for ((part, set), to) in parts.iter().zip(sets).zip(scored.iter_mut()) {
+            if is_alone(part, set) {
+                let walk = walk(part, set, None);
+                *to = score(runner, &part.session.program, walk, observer)?;
+                alone += 1;
+            }
+        }
+        let shared = self.pass(runner, (parts, sets), scored, observer)?;
+        Ok(alone + u64::from(shared))
+    }
+
+    /// Scores the rows of those that go through the weights together; gives whether there are such.
+    fn pass(
+        &mut self,
+        runner: &mut Runner,
+        (parts, sets): (&[Part<'_>], &[EncodedSet]),
+        scored: &mut [Predictions],
+        observer: &mut dyn Observer,
+    ) -> Result<bool, RunError> {
+        let (groups, wholes) = planned(runner, parts, sets)?;
+        if groups.is_empty() && wholes.is_empty() {
+            return Ok(false);
+        }
+        for group in &groups {
+            self.prepare(group)?;
+        }
+        let prefixes = groups.iter().map(|group| self.prefix(group));
+        let prefixes: Vec<&Prefix> = prefixes.collect::<Result<_, _>>()?;
+        let batches = groups.iter().zip(&prefixes);
+        let batches = batches.map(|(group, prefix)| group.packed(parts, &prefix.program));
+        let batches: Vec<Packed> = batches.collect::<Result<_, _>>()?;
+        // What a prefix makes is kept, so it is made last.
+        let own = wholes.iter().filter_map(|own| parts.get(own.part));
+        let own = own.map(|part| (&part.session.program, part.session.met.as_slice()));
+        let joined = prefixes
+            .iter()
+            .map(|own| (&own.program, own.met.as_slice()));
+        let (programs, met): (Vec<&Verified>, Vec<&[Meeting]>) = own.chain(joined).unzip();
+        let all = wholes.iter().map(|own| &own.packed).chain(&batches);
+        let runs = programs.into_iter().zip(all).map(|(program, packed)| Run {
+            program,
+            feeds: packed.feeds.clone(),
+            sizes: &packed.sizes,
+        });
+        let mut outputs = run(runner, runs.collect(), &met)?;
+        let made = outputs.split_off(wholes.len());
+        for (own, outputs) in wholes.iter().zip(&outputs) {
+            if let (Some(part), Some(to)) = (parts.get(own.part), scored.get_mut(own.part)) {
+                *to = walk(part, own.set, None).scored(outputs, &own.packed.read)?;
+            }
+        }
+        let kept_bytes: u64 = made.iter().map(Outputs::bytes).sum();
+        runner.meter.alloc(kept_bytes);
+        let rests = groups.iter().zip(&made).try_for_each(|(group, made)| {
+            group.go_on(runner, (parts, sets, made), scored, observer)
+        });
+        runner.meter.free(kept_bytes);
+        rests.map(|()| true)
+    }
+
+    /// The program that makes what all of a group go on from.
+    fn prefix(&self, group: &Group<'_>) -> Result<&Prefix, RunError> {
+        let found = self.prefixes.get(&group.key());
+        found.ok_or_else(|| RunError::bug("a prefix was not prepared"))
+    }
+
+    /// Makes that program, if it is not there.
+    fn prepare(&mut self, group: &Group<'_>) -> Result<(), RunError> {
+        let key = group.key();
+        if self.prefixes.contains_key(&key) {
+            return Ok(());
+        }
+        if self.prefixes.len() >= KEPT {
+            self.prefixes.clear();
+        }
+        let cuts: Vec<&Cut> = group.parts.iter().map(|(_, cut)| *cut).collect();
+        let program = Plan::joined(&cuts).map_err(RunError::bug)?;
+        let met = meetings(&program, &|_| false);
+        self.prefixes.insert(key, Prefix { program, met });
+        Ok(())
+    }
+}
+
+/// The groups of parts whose prefix is computed as one, and the other parts with their batches.
+fn planned<'a>(
+    runner: &mut Runner,
+    parts: &'a [Part<'_>],
+    sets: &'a [EncodedSet],
+) -> Result<(Vec<Group<'a>>, Vec<Whole<'a>>), RunError> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut wholes = Vec::new();
+    for (number, (part, set)) in parts.iter().zip(sets).enumerate() {
+        let session = part.session;
+        if set.is_empty() || is_alone(part, set) {
+            continue;
+        }
+        let Some(cut) = &session.cut else {
+            let all: Vec<u32> = (0..to_u32(set.len())).collect();
+            let packed = walk(part, set, None).packed(runner, session.program.program(), &all)?;
+            wholes.push(Whole {
+                part: number,
+                set,
+                packed,
+            });
+            continue;
         };
-        let bug = || RunError::bug("a model that shares nothing is in a pass with others");
-        let cuts = parts.iter().map(|part| part.session.cut.as_ref());
-        let cuts: Vec<&Cut> = cuts.collect::<Option<_>>().ok_or_else(bug)?;
-        let program = self.program(&cuts)?;
-        let all = parts.iter().flat_map(|part| part.rows.examples().cloned());
+        let own = |group: &&mut Group<'_>| group.positions == session.positions;
+        match groups.iter_mut().find(own) {
+            Some(group) => group.parts.push((number, cut)),
+            None => groups.push(Group {
+                positions: session.positions,
+                parts: vec![(number, cut)],
+            }),
+        }
+    }
+    Ok((groups, wholes))
+}
+
+/// Whether the products of a part gain nothing by those of others.
+fn is_alone(part: &Part<'_>, set: &EncodedSet) -> bool {
+    let tokens: u64 = set.lengths().iter().map(|&n| u64::from(n)).sum();
+    part.session.cut.is_none() && tokens > part.session.enough
+}
+
+/// Runs programs: one by itself, several beside one another.
+fn run(
+    runner: &mut Runner,
+    mut runs: Vec<Run<'_>>,
+    met: &[&[Meeting]],
+) -> Result<Vec<Outputs>, RunError> {
+    if runs.len() > 1 {
+        return runner.run_beside(runs, &turns(met));
+    }
+    let one = runs.pop();
+    let one = one.map(|own| runner.run(own.program, own.feeds, own.sizes));
+    one.into_iter().collect()
+}
+
+/// All rows of a part at once.
+fn walk<'a>(part: &Part<'a>, set: &'a EncodedSet, made: Option<Made<'a>>) -> Walk<'a> {
+    Walk {
+        batch: set.len().max(1) as u64,
+        ..part.session.walk(set, made)
+    }
+}
+
+impl Group<'_> {
+    fn key(&self) -> BTreeSet<String> {
+        let kept = self.parts.iter().flat_map(|(_, cut)| &cut.kept);
+        kept.map(|kept| kept.id.clone()).collect()
+    }
+
+    /// The rows of all.
+    fn packed(&self, parts: &[Part<'_>], program: &Verified) -> Result<Packed, RunError> {
+        let own = self.parts.iter().filter_map(|(part, _)| parts.get(*part));
+        let all = own.flat_map(|part| part.rows.examples().cloned());
         let all: EncodedSet = all.collect();
         let want: Vec<Feed> = program.program().feeds().map(|(feed, _)| feed).collect();
         let every: Vec<u32> = (0..to_u32(all.len())).collect();
-        let packed = pack(&all, &every, first.session.positions, None, &want)?;
-        let mut runner = first.session.runner();
-        let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
-        let kept_bytes = outputs.bytes();
-        runner.meter.alloc(kept_bytes);
+        pack(&all, &every, self.positions, None, &want).map_err(RunError::from)
+    }
+
+    /// Each part goes on with its own rows of what was made.
+    fn go_on(
+        &self,
+        runner: &mut Runner,
+        (parts, sets, outputs): (&[Part<'_>], &[EncodedSet], &Outputs),
+        scored: &mut [Predictions],
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
         let mut before = (0, 0);
-        let mut scored = Vec::with_capacity(parts.len());
-        for (part, cut) in parts.iter().zip(cuts) {
-            let set = part.rows.set()?;
+        for &(number, cut) in &self.parts {
+            let (Some(part), Some(set), Some(to)) =
+                (parts.get(number), sets.get(number), scored.get_mut(number))
+            else {
+                continue;
+            };
             let made = Made {
-                outputs: &outputs,
+                outputs,
                 kept: &cut.kept,
                 before,
             };
-            let walk = Walk {
-                batch: set.len().max(1) as u64,
-                ..part.session.walk(&set, Some(made))
-            };
-            let one = score(&mut runner, &cut.rest, walk, observer);
+            *to = score(runner, &cut.rest, walk(part, set, Some(made)), observer)?;
             before.0 += set.lengths().iter().map(|&n| u64::from(n)).sum::<u64>();
             before.1 += set.len() as u64;
-            scored.push(one.map(|one| (set, one)));
-            if scored.last().is_some_and(Result::is_err) {
-                break;
-            }
         }
-        runner.meter.free(kept_bytes);
-        drop(runner);
-        let each = parts.iter().zip(scored).map(|(part, scored)| {
-            let (set, all) = scored?;
-            part.session.values(&set, &all, part.form)
-        });
-        each.collect()
-    }
-
-    /// The program that makes what all of them go on from.
-    fn program(&mut self, cuts: &[&Cut]) -> Result<&Verified, RunError> {
-        let kept = cuts.iter().flat_map(|cut| &cut.kept);
-        let key: BTreeSet<String> = kept.map(|kept| kept.id.clone()).collect();
-        if self.programs.len() >= KEPT && !self.programs.contains_key(&key) {
-            self.programs.clear();
-        }
-        match self.programs.entry(key) {
-            std::collections::btree_map::Entry::Occupied(own) => Ok(own.into_mut()),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                let made = Plan::joined(cuts).map_err(RunError::bug)?;
-                Ok(free.insert(made))
-            }
-        }
+        Ok(())
     }
 }

@@ -1,15 +1,16 @@
 //! Walking over a split once, scoring.
 
 use crate::exec::features::Examples;
-use crate::exec::interpreter::Runner;
+use crate::exec::interpreter::{Outputs, Runner};
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::counts::to_u32;
+use crate::library::data::batch::Packed;
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Metric, Predictions};
 use crate::library::task::{ReadPlace, Reads, Task};
 use crate::program::op::Tensor;
-use crate::program::{Feed, Verified};
+use crate::program::{Feed, Program, Verified};
 
 /// What is walked over.
 #[derive(Clone, Copy, Debug)]
@@ -87,64 +88,18 @@ pub fn stream(
     observer: &mut dyn Observer,
     each: &mut Each<'_>,
 ) -> Result<Predictions, RunError> {
-    let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let set = walk.source.set;
     let order: Vec<u32> = (0..to_u32(set.len())).collect();
-    let reads = walk.reads.map(Reads::evaluation);
     let mut predictions = Predictions::default();
     let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(walk.batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::interrupted(signal));
         }
-        let mut packed = walk.source.batch(runner, program.program(), chunk, reads)?;
-        if want.contains(&Feed::LossScale) {
-            packed
-                .feeds
-                .push((Feed::LossScale, Tensor::new(vec![1.0_f32], &[1])));
-        }
+        let packed = walk.packed(runner, program.program(), chunk)?;
         let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
         let scores = outputs.floats("scores");
-        if let Some(bad) = scores.iter().find(|x| !x.is_finite()) {
-            let first = chunk.first().copied().unwrap_or(0);
-            return Err(RunError::NotFinite {
-                what: format!("a score is {bad} among the examples from {first} on"),
-            });
-        }
-        let windows = walk.task.windows().is_some();
-        let about: Vec<(u32, u32, Target)> = match reads {
-            // Of a pair, the first and the second.
-            Some(_) if !walk.task.scores_places() => {
-                let group = to_u32(walk.task.group().max(1));
-                let own = chunk.iter();
-                own.map(|&example| (example, example % group, Target::None))
-                    .collect()
-            }
-            Some(_) => packed
-                .read
-                .iter()
-                .map(|(example, place)| (*example, place.position, Target::Class(place.token)))
-                .collect(),
-            None => chunk
-                .iter()
-                .map(|&example| (example, 0, set.label(example).unwrap_or(Target::None)))
-                .collect(),
-        };
-        let width = (scores.len() / about.len().max(1)).max(1);
-        let scored: Vec<&[f32]> = match windows {
-            true => of_windows(scores, &packed.read),
-            false => scores.chunks(width).collect(),
-        };
-        let rows: Vec<Prediction> = scored
-            .into_iter()
-            .zip(about)
-            .map(|(row, (example, position, target))| Prediction {
-                example,
-                position,
-                target,
-                predicted: walk.task.predict(row),
-            })
-            .collect();
+        let (rows, width) = walk.predicted(scores, chunk, &packed.read)?;
         each(ScoredBatch {
             rows: &rows,
             scores,
@@ -161,6 +116,96 @@ pub fn stream(
     }
     predictions.loss = sum / predictions.targets.len().max(1) as f64;
     Ok(predictions)
+}
+
+impl Walk<'_> {
+    /// The inputs of a run on some examples, with the places that are read.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn packed(
+        &self,
+        runner: &mut Runner,
+        program: &Program,
+        chunk: &[u32],
+    ) -> Result<Packed, RunError> {
+        let reads = self.reads.map(Reads::evaluation);
+        let mut packed = self.source.batch(runner, program, chunk, reads)?;
+        if program.feeds().any(|(feed, _)| feed == Feed::LossScale) {
+            let one = Tensor::new(vec![1.0_f32], &[1]);
+            packed.feeds.push((Feed::LossScale, one));
+        }
+        Ok(packed)
+    }
+
+    /// What a run on all examples of the walk has scored.
+    ///
+    /// # Errors
+    /// A score is no number.
+    pub fn scored(
+        &self,
+        outputs: &Outputs,
+        read: &[(u32, ReadPlace)],
+    ) -> Result<Predictions, RunError> {
+        let all: Vec<u32> = (0..to_u32(self.source.set.len())).collect();
+        let scores = outputs.floats("scores");
+        let (rows, width) = self.predicted(scores, &all, read)?;
+        let loss = outputs.scalar("loss").map_or(0.0, f64::from);
+        Ok(Predictions {
+            scores: scores.to_vec(),
+            width,
+            loss: loss / rows.len().max(1) as f64,
+            targets: rows.iter().map(|row| row.target.clone()).collect(),
+            predicted: rows.into_iter().map(|row| row.predicted).collect(),
+            ..Predictions::default()
+        })
+    }
+
+    /// The predictions of some examples, and how many scores each has.
+    fn predicted(
+        &self,
+        scores: &[f32],
+        chunk: &[u32],
+        read: &[(u32, ReadPlace)],
+    ) -> Result<(Vec<Prediction>, usize), RunError> {
+        let (task, set) = (self.task, self.source.set);
+        if let Some(bad) = scores.iter().find(|x| !x.is_finite()) {
+            let first = chunk.first().copied().unwrap_or(0);
+            return Err(RunError::NotFinite {
+                what: format!("a score is {bad} among the examples from {first} on"),
+            });
+        }
+        let about: Vec<(u32, u32, Target)> = match self.reads {
+            // Of a pair, the first and the second.
+            Some(_) if !task.scores_places() => {
+                let group = to_u32(task.group().max(1));
+                let own = chunk.iter();
+                own.map(|&example| (example, example % group, Target::None))
+                    .collect()
+            }
+            Some(_) => read
+                .iter()
+                .map(|(example, place)| (*example, place.position, Target::Class(place.token)))
+                .collect(),
+            None => chunk
+                .iter()
+                .map(|&example| (example, 0, set.label(example).unwrap_or(Target::None)))
+                .collect(),
+        };
+        let width = (scores.len() / about.len().max(1)).max(1);
+        let scored: Vec<&[f32]> = match task.windows().is_some() {
+            true => of_windows(scores, read),
+            false => scores.chunks(width).collect(),
+        };
+        let rows = scored.into_iter().zip(about);
+        let rows = rows.map(|(row, (example, position, target))| Prediction {
+            example,
+            position,
+            target,
+            predicted: task.predict(row),
+        });
+        Ok((rows.collect(), width))
+    }
 }
 
 /// The scores of each window's places, two a place.

@@ -9,6 +9,7 @@ pub mod device;
 pub mod distances;
 pub mod format;
 pub mod graph;
+pub mod meetings;
 pub mod memory;
 pub mod op;
 pub mod passes;
