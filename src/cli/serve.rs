@@ -8,6 +8,7 @@
 //! anything but its place in the queue, and what a row becomes does not depend on what it is batched with.
 
 mod admin;
+mod embeddings;
 mod gate;
 mod http;
 mod labels;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 mod client;
+mod vectors;
 
 use self::client::{Running, serve};
 use super::oracle::reference;
@@ -34,7 +35,10 @@ const STAGES: [(&str, &str); 8] = [
     ),
     ("head", "adapter = head_only, data = d.train"),
     ("scaled", "adapter = ia3, data = d.train"),
-    ("prefix", "adapter = prefix_tuning { tokens = 3 }, data = d.train"),
+    (
+        "prefix",
+        "adapter = prefix_tuning { tokens = 3 }, data = d.train",
+    ),
     ("layers", "adapter = houlsby { size = 4 }, data = d.train"),
 ];
 
@@ -187,7 +191,11 @@ fn answers_are_those_of_predict() {
 
 /// Rows of side networks, a head and adapters, of two tasks, go through the frozen model once.
 fn together(server: &Running, all: &[Labelled]) {
-    let names = ["peftc_passes_total", "peftc_pass_models_total", "peftc_pass_rows_total"];
+    let names = [
+        "peftc_passes_total",
+        "peftc_pass_models_total",
+        "peftc_pass_rows_total",
+    ];
     let counts = || names.map(|name| server.number(name));
     // As many rows as a batch holds: nobody waits for more.
     for (own, each) in [(&all[1..5], 2), (all, 1), (&all[4..], 2)] {
@@ -197,7 +205,11 @@ fn together(server: &Running, all: &[Labelled]) {
                 scope.spawn(move || ask_rows(server, own, 0, each));
             }
         });
-        let made: Vec<u64> = counts().iter().zip(before).map(|(n, was)| n - was).collect();
+        let made: Vec<u64> = counts()
+            .iter()
+            .zip(before)
+            .map(|(n, was)| n - was)
+            .collect();
         assert_eq!(made, [1, own.len() as u64, 8]);
     }
 }
@@ -319,9 +331,10 @@ fn refusals(server: &Running) {
         (
             "/v1/embeddings",
             json!({ "model": "lm" }),
-            404,
-            "no such endpoint",
+            400,
+            "goes on with texts",
         ),
+        ("/v1/images", json!({}), 404, "no such endpoint"),
         (
             "/v1/predict",
             json!({ "model": "lora", "texts": vec!["a"; 300] }),

@@ -17,6 +17,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use super::embeddings::embeddings;
 use super::gate::Gate;
 use super::models::Directory;
 use super::numbers::Numbers;
@@ -95,6 +96,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/v1/models", get(admin::list).post(admin::add))
         .route("/v1/models/{name}", get(admin::one).delete(admin::remove))
         .route("/v1/predict", post(labels))
+        .route("/v1/embeddings", post(embeddings))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(conversations))
         .fallback(nowhere)
@@ -168,7 +170,7 @@ async fn other_method() -> Response {
 async fn nowhere() -> Response {
     refused(
         404,
-        "there is no such endpoint; there are /v1/predict, /v1/chat/completions, /v1/completions, /v1/models, /healthz, /readyz, /metrics, and \
+        "there is no such endpoint; there are /v1/predict, /v1/embeddings, /v1/chat/completions, /v1/completions, /v1/models, /healthz, /readyz, /metrics, and \
          a page at /; no stage makes embeddings",
     )
 }

@@ -114,7 +114,10 @@ fn computed(worker: &mut Worker<'_>, models: &[OfModel<'_>]) -> Vec<Result<Value
     {
         let parts = models.iter().filter_map(|own| {
             Some(Part {
-                session: served.get(&own.id)?.labels().filter(|own| own.shares().is_some())?,
+                session: served
+                    .get(&own.id)?
+                    .labels()
+                    .filter(|own| own.shares().is_some())?,
                 rows: &own.rows,
                 form: own.form,
             })
@@ -166,9 +169,10 @@ fn tell(session: &Session, own: OfModel<'_>, made: Result<Values, Refusal>) {
                 Refusal::Output(why) => why.to_string(),
             })),
         };
+        let tokens = asked.rows.tokens();
         let named = part.and_then(|part| named(session, asked.has, part, form));
         asked.job.say(match named {
-            Ok(rows) => Said::Labelled(rows),
+            Ok(rows) => Said::Labelled(rows, tokens),
             Err(why) => {
                 let (_, why) = status(why);
                 Said::Failed(500, why)

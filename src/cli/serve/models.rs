@@ -10,7 +10,9 @@ use super::Limits;
 use super::numbers::{Counts, Numbers};
 use crate::cli::predict::Refusal;
 use crate::exec::backend::Open;
-use crate::exec::predict::{Backbone, Footing, Place, Predictor, Session, Shares, Together, Writer};
+use crate::exec::predict::{
+    Backbone, Footing, Place, Predictor, Session, Shares, Together, Writer,
+};
 use crate::library::generate::Settings;
 use crate::library::task::Form;
 use crate::program::op::Machine;
@@ -37,6 +39,8 @@ pub(super) struct About {
     pub(super) task: String,
     /// Whether it goes on with texts; else it labels them.
     pub(super) writes: bool,
+    /// Whether it makes a vector of a text.
+    pub(super) embeds: bool,
     /// Whether it has a chat template.
     pub(super) converses: bool,
     /// Columns that it reads of a row.
@@ -251,6 +255,7 @@ impl Models {
             name: name.to_owned(),
             task: predictor.task.name().to_owned(),
             writes,
+            embeds: predictor.task.texts_apart() && !writes,
             converses: matches!(&kind, Kind::Writes(writer) if writer.converses()),
             columns: if writes {
                 Vec::new()
@@ -353,7 +358,7 @@ impl About {
         json!({
             "id": self.name, "object": "model", "created": 0, "owned_by": "peftc",
             "peftc": {
-                "task": self.task, "writes": self.writes, "converses": self.converses, "columns": self.columns,
+                "task": self.task, "writes": self.writes, "embeds": self.embeds, "converses": self.converses, "columns": self.columns,
                 "words": self.words, "classes": self.classes, "backbone": self.backbone,
                 "shares_passes": self.shares.is_some(), "shared": self.shares.name(),
             },

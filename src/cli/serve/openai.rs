@@ -37,7 +37,7 @@ pub(super) struct Request {
 }
 
 /// Takes a value that is there and not null.
-fn take(body: &mut Map<String, Json>, key: &str) -> Option<Json> {
+pub(super) fn take(body: &mut Map<String, Json>, key: &str) -> Option<Json> {
     body.shift_remove(key).filter(|value| !value.is_null())
 }
 
@@ -117,7 +117,7 @@ pub(super) fn request(
 }
 
 /// Refuses what is left of a body.
-fn rest(body: Map<String, Json>, within: &str) -> Result<(), String> {
+pub(super) fn rest(body: Map<String, Json>, within: &str) -> Result<(), String> {
     for (key, value) in body {
         let neutral = NEUTRAL
             .iter()
@@ -371,7 +371,7 @@ impl Talk {
                 (list, self.left == 0)
             }
             Said::Failed(status, why) => (vec![event(&error(*status, why))], true),
-            Said::Labelled(_) | Said::Changed(_) => (Vec::new(), true),
+            Said::Labelled(..) | Said::Changed(_) => (Vec::new(), true),
         }
     }
 }

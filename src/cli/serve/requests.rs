@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// The model that a body names; where there is one alone, it need not.
-    fn model(&self, body: &mut Map<String, Json>) -> Result<About, (u16, String)> {
+    pub(super) fn model(&self, body: &mut Map<String, Json>) -> Result<About, (u16, String)> {
         let all = self.models.list();
         let names = all.iter().map(|own| format!("`{}`", own.name));
         let names = names.collect::<Vec<_>>().join(", ");
@@ -131,6 +131,11 @@ fn rows(body: &mut Map<String, Json>, about: &About, most: usize) -> Result<Vec<
         }
         _ => return Err("`rows` is wanted, a list of objects, or `texts`, a list".to_owned()),
     };
+    records(list, most)
+}
+
+/// Rows as they are read; there may be so many.
+pub(super) fn records(list: Vec<Json>, most: usize) -> Result<Vec<Record>, String> {
     if list.is_empty() || list.len() > most {
         return Err(format!(
             "{} rows: there may be 1 to {most} (`--max-rows`)",
@@ -173,7 +178,7 @@ async fn predict(State(own): Shared, body: Read) -> Answer {
     let of = (about.id, Some(about.counts.clone()));
     let mut waiting = own.submit(of, Ask::Rows { rows, all })?;
     match waiting.next().await {
-        Said::Labelled(added) => {
+        Said::Labelled(added, _) => {
             waiting.done(0);
             let join = |(mut row, added): (Map<String, Json>, Map<String, Json>)| {
                 row.extend(added);

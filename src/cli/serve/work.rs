@@ -58,8 +58,8 @@ pub(super) struct Job {
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Said {
-    /// What is added to each row.
-    Labelled(Vec<Map<String, Json>>),
+    /// What is added to each row, and the tokens that were read of all.
+    Labelled(Vec<Map<String, Json>>, u64),
     /// Its prompts are read: tokens of all.
     Begun(u64),
     /// What is new of a text.

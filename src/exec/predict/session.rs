@@ -45,6 +45,12 @@ impl Prepared {
         self.examples.is_empty()
     }
 
+    /// Tokens of all.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.examples().map(|own| own.ids.len() as u64).sum()
+    }
+
     /// Puts the rows of another behind its own.
     pub fn append(&mut self, other: Self) {
         let own = self.rows;
