@@ -68,9 +68,11 @@ pub fn compile_until(
     (survey, stopped): (bool, &dyn Fn() -> bool),
 ) -> Compiled {
     let mut sources = Sources::default();
-    let resolved = resolve::resolve(path, sets, &mut sources, world);
+    let resolved = tracing::debug_span!("resolve", recipe = %path.display())
+        .in_scope(|| resolve::resolve(path, sets, &mut sources, world));
     let mut diags = resolved.diags;
     let plan = resolved.value.and_then(|recipe| {
+        let _span = tracing::debug_span!("plan").entered();
         let planned = plan::plan_until(&recipe, world, machine, (survey, stopped));
         let value = planned.value;
         diags.extend(planned.diags);

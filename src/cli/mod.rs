@@ -36,6 +36,7 @@ mod status;
 mod store;
 mod table;
 mod templating;
+mod trace;
 pub mod world;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -51,6 +52,9 @@ use screen::Screen;
 struct Args {
     #[command(subcommand)]
     command: Command,
+    /// Say on standard error what is read, made and taken from the store; -vv also how long it took
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,6 +168,11 @@ fn carry_out() -> i32 {
             return show(error);
         }
     };
+    let lines = matches!(&args.command, Command::Run(run) if run.writes_lines());
+    if let Err(why) = trace::begin(args.verbose, lines) {
+        output::error(&why);
+        return exit::WRONG;
+    }
     match args.command {
         Command::Check(c) => c.run(),
         Command::Plan(c) => c.run(),

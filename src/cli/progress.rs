@@ -9,6 +9,7 @@ use super::options::Color;
 use super::output::note;
 use super::screen::Screen;
 use super::signals::Asked;
+use super::trace;
 use crate::base::units::{About, Bytes};
 use crate::exec::observe::{Event, Observer};
 
@@ -33,7 +34,8 @@ pub(super) struct Progress {
 impl Progress {
     /// Of a run that has these stages before it.
     pub(super) fn new(quiet: bool, asked: Arc<Asked>, stages: Vec<Ahead>) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        // Lines that are drawn again and again would break the lines of `-v`.
+        let terminal = std::io::stderr().is_terminal() && !trace::is_on();
         Self {
             quiet,
             live: None,

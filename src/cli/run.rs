@@ -132,6 +132,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Run {
+    /// Whether progress is written as lines of JSON.
+    pub(super) fn writes_lines(&self) -> bool {
+        self.log_format == LogFormat::Json
+    }
+
     pub(super) fn run(&self) -> i32 {
         match self.on {
             Some(Engine::Slurm) => self.submit(),

@@ -223,7 +223,9 @@ impl World for RealWorld {
                 format!("at most {} are read into memory at once", Bytes(MOST_READ)),
             ));
         }
-        std::fs::read(path).map_err(io)
+        let bytes = std::fs::read(path).map_err(io)?;
+        tracing::info!(path = %path.display(), bytes = bytes.len(), "read");
+        Ok(bytes)
     }
 
     fn open(&self, path: &Path) -> Result<(File, u64), WorldError> {
@@ -245,6 +247,7 @@ impl World for RealWorld {
         regular(&std::fs::metadata(path).map_err(io)?)?;
         let file = File::open(path).map_err(io)?;
         let size = regular(&file.metadata().map_err(io)?)?;
+        tracing::info!(path = %path.display(), bytes = size, "opened");
         Ok((file, size))
     }
 
@@ -342,6 +345,7 @@ impl World for RealWorld {
     fn hub(&self, file: &HubFile) -> Result<HubPath, WorldError> {
         check(&file.repo, file.revision.as_deref(), Some(&file.file))?;
         if let Some(found) = self.cached(file) {
+            tracing::info!(%file, path = %found.path.display(), "found in the hub's cache");
             return Ok(found);
         }
         if self.offline {
@@ -365,6 +369,7 @@ impl World for RealWorld {
             .client(true)
             .and_then(|client| client.file(&Blobs::at(dir), file, revision, pinned))
             .map_err(trouble)?;
+        tracing::info!(%file, path = %path.display(), "fetched from the hub");
         Ok(HubPath {
             path,
             commit: Some(commit),

@@ -98,10 +98,15 @@ pub(super) fn encoded(
         .and_then(|name| EncodedSet::open(world.kept(name)?));
     let enough = |n: &Notes| n.rows_hash.is_some() && (n.survey.is_some() || !want.survey);
     if let Some((set, notes)) = known.filter(|(_, notes)| enough(notes)) {
+        tracing::info!(
+            examples = set.len(),
+            "took the tokens of a split from the cache"
+        );
         let survey = notes.survey.filter(|_| want.survey);
         return Ok(Made::of(set, Notes { survey, ..notes }, None));
     }
     let reading = Reading::open(&source.spec, world).map_err(Cause::Data)?;
+    let _span = tracing::debug_span!("tokenize", bytes = reading.bytes()).entered();
     let each = Each {
         source,
         world,

@@ -77,6 +77,7 @@ mod tidy;
 mod token_classify;
 mod tokens;
 mod tool;
+mod trace;
 mod unfreeze;
 mod vectors;
 mod ways;

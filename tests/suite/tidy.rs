@@ -43,6 +43,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("miette", &["cli"]),
     ("tokio", &["cli"]),
+    ("tracing_subscriber", &["cli"]),
     ("ureq", &["cli"]),
     ("pest", &["syntax"]),
     ("petgraph", &["plan"]),

@@ -4,12 +4,15 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::trace;
+
 /// How many rows are done, on a terminal that shows nothing else.
 pub(super) struct Shown(Option<ProgressBar>);
 
 impl Shown {
     pub(super) fn new(quiet: bool) -> Self {
-        let free = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+        let free =
+            std::io::stderr().is_terminal() && !std::io::stdout().is_terminal() && !trace::is_on();
         Self((free && !quiet).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             match ProgressStyle::with_template("  {human_pos} rows  {elapsed}  {per_sec}") {

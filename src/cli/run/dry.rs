@@ -7,8 +7,8 @@ use crate::base::units::Bytes;
 use crate::cli::output::note;
 use crate::cli::screen::Screen;
 use crate::cli::table::{Side, Table};
-use crate::exec::run::{Options, entry_name};
-use crate::exec::store::{State, Store};
+use crate::exec::run::{Options, entry_name, reason};
+use crate::exec::store::Store;
 use crate::plan::{Plan, Stage};
 
 impl Run {
@@ -29,21 +29,10 @@ impl Run {
         let mut list = Vec::new();
         for stage in self.asked(plan) {
             let key = entry_name(stage);
-            let state = store.look(&key);
-            let resumes = options.resumes_at(&store, stage);
-            let reason = if self.fresh {
-                "forced".to_owned()
-            } else if stage.fingerprint.is_none() {
-                "the identity of an input is unknown".to_owned()
-            } else if let State::Finished(_) = state {
+            let Some(reason) = reason(stage, &store, options) else {
                 continue;
-            } else if let State::Damaged(damage) = state {
-                format!("{damage}")
-            } else if let Some(step) = resumes {
-                format!("interrupted: resumes at {step}")
-            } else {
-                unfinished(&store, &recipe, stage)
             };
+            let resumes = options.resumes_at(&store, stage);
             let stranded = match resumes {
                 None if !self.fresh => store.stranded(&options.recipe, &stage.name.value, &key),
                 _ => Vec::new(),
@@ -91,29 +80,5 @@ impl Run {
             ]);
         }
         table.flush().render(Screen::out(self.common.color))
-    }
-}
-
-/// Why a stage that is not in the store would run: what changed since it ran last, if it did.
-fn unfinished(store: &Store, recipe: &str, stage: &Stage) -> String {
-    match store.latest(recipe, &stage.name.value) {
-        Some((_, parts)) if parts != stage.parts => {
-            let differs = |k: &&String| parts.get(*k) != stage.parts.get(*k);
-            let mut changed: Vec<&String> = stage
-                .parts
-                .keys()
-                .chain(parts.keys())
-                .filter(differs)
-                .collect();
-            changed.sort();
-            changed.dedup();
-            let names: Vec<String> = changed
-                .iter()
-                .map(|k| format!("`{}`", k.trim_start_matches("key ")))
-                .collect();
-            format!("changed: {}", names.join(", "))
-        }
-        Some(_) => "unfinished".to_owned(),
-        None => "new".to_owned(),
     }
 }

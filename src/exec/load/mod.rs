@@ -84,6 +84,7 @@ pub(in crate::exec) fn load_pruned(
     sources: &Origins,
     (guide, keeps): (Guide, bool),
 ) -> Result<Initial, RunError> {
+    let _span = tracing::debug_span!("load", tensors = residents.len()).entered();
     let wanted: BTreeMap<&str, &Resident> =
         residents.iter().map(|r| (r.name.as_str(), *r)).collect();
     let mut loader = Loader {

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Value as Json, json};
 
 use self::budget::{fits_device, fits_disk, ran_out};
+pub use self::reason::reason;
 use self::result::Results;
 use crate::base::date::utc;
 use crate::base::world::World;
@@ -31,6 +32,7 @@ mod card;
 mod destination;
 mod follow;
 mod publish;
+mod reason;
 pub mod replay;
 pub mod result;
 
@@ -91,6 +93,11 @@ fn run_stages(
         follow::tell(options, stage, &entered)?;
         let mut result = match entered {
             Entered::Finished(manifest) => {
+                tracing::info!(
+                    stage = stage.name.value,
+                    entry = key,
+                    "taken from the store"
+                );
                 observer.event(Event::Cached {
                     name: &stage.name.value,
                 });
@@ -161,6 +168,10 @@ fn enter(
         && reusable
     {
         return Ok(Entered::Finished(manifest));
+    }
+    if tracing::enabled!(tracing::Level::INFO) {
+        let why = reason(stage, store, options);
+        tracing::info!(stage = name, entry = key, why, "runs");
     }
     let entry = wait(observer, &format!("running `{name}`"), &mut || {
         store.begin(&key)
@@ -320,6 +331,7 @@ impl Work<'_> {
     fn run(&self, observer: &mut dyn Observer) -> Result<Json, RunError> {
         let begun = Instant::now();
         let stage = self.stage;
+        let _span = tracing::debug_span!("stage", name = stage.name.value).entered();
         let estimate = &stage.estimate;
         observer.event(Event::Stage {
             name: &stage.name.value,

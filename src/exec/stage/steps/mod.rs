@@ -180,6 +180,7 @@ impl Training<'_> {
                 select::change(runner, selection, (at, fit.steps))?;
             }
             runner.settle();
+            let _span = tracing::debug_span!("step", number = at + 1).entered();
             let before = cx.ranks.sent();
             let begun = match Step::new(fit, cx, batch, at).begin(runner) {
                 Err(RunError::Memory { what }) => {
