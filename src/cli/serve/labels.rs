@@ -61,12 +61,25 @@ pub(super) fn answer(worker: &mut Worker<'_>, group: &[Job]) {
             }
         }
     }
+    let is_alone = |own: &OfModel<'_>| {
+        let session = worker.models.session(own.id);
+        session.is_some_and(|session| session.is_faster_alone(&own.rows))
+    };
+    let (alone, together): (Vec<_>, Vec<_>) = models.into_iter().partition(is_alone);
+    // Who is computed alone need not wait for the others.
+    for own in alone {
+        pass(worker, vec![own]);
+    }
+    pass(worker, together);
+}
+
+/// Computes the rows of models and tells those who asked.
+fn pass(worker: &mut Worker<'_>, models: Vec<OfModel<'_>>) {
     let made = computed(worker, &models);
     for (own, made) in models.into_iter().zip(made) {
-        let Some(session) = worker.models.session(own.id) else {
-            continue;
-        };
-        tell(session, own, made);
+        if let Some(session) = worker.models.session(own.id) {
+            tell(session, own, made);
+        }
     }
 }
 
@@ -124,11 +137,11 @@ fn computed(worker: &mut Worker<'_>, models: &[OfModel<'_>]) -> Vec<Result<Value
         });
         let parts: Vec<Part<'_>> = parts.collect();
         if parts.len() == models.len()
-            && let Ok((made, passes)) = together.label(&parts, &mut Silent)
+            && let Ok(made) = together.label(&parts, &mut Silent)
         {
             let distinct: BTreeSet<u64> = models.iter().map(|own| own.id).collect();
             let models = distinct.len() as u64;
-            worker.numbers.passed(passes, models, examples as u64);
+            worker.numbers.passed(1, models, examples as u64);
             return made.into_iter().map(Ok).collect();
         }
     }

@@ -206,6 +206,12 @@ impl Session {
         Shares::of(self.cut.as_ref(), &self.met)
     }
 
+    /// Whether so many rows gain nothing by those of others: their products with plain weights are as fast alone.
+    #[must_use]
+    pub fn is_faster_alone(&self, rows: &Prepared) -> bool {
+        self.cut.is_none() && rows.tokens() > self.enough
+    }
+
     /// Tokens of rows: of the texts of each, or of its words where the model labels those.
     ///
     /// # Errors

@@ -119,9 +119,7 @@ impl Together {
         both && fits && one.place.is_beside(&other.place)
     }
 
-    /// Labels rows of several models, at once where that is faster. All are at one place, and each shares something. Gives
-    /// the values of the rows of each, and in how many passes they were made: a model with so many rows that its products
-    /// gain nothing by those of others has one for itself.
+    /// Labels rows of several models in one pass. All are at one place, and each shares something.
     ///
     /// # Errors
     /// What device or kernels say.
@@ -129,53 +127,29 @@ impl Together {
         &mut self,
         parts: &[Part<'_>],
         observer: &mut dyn Observer,
-    ) -> Result<(Vec<Vec<Vec<Json>>>, u64), RunError> {
+    ) -> Result<Vec<Vec<Vec<Json>>>, RunError> {
         let sets = parts.iter().map(|part| part.rows.set());
         let sets: Vec<EncodedSet> = sets.collect::<Result<_, _>>()?;
-        let mut scored = vec![Predictions::default(); parts.len()];
-        let mut passes = 0;
-        if let Some(first) = parts.first() {
-            let runner = &mut first.session.runner();
-            passes = self.passes(runner, (parts, &sets), &mut scored, observer)?;
-        }
+        let scored = match parts.first() {
+            Some(first) => {
+                let runner = &mut first.session.runner();
+                self.pass(runner, (parts, &sets), observer)?
+            }
+            None => Vec::new(),
+        };
         let all = parts.iter().zip(&sets).zip(&scored);
         let each = all.map(|((part, set), all)| part.session.values(set, all, part.form));
-        let values: Result<Vec<_>, RunError> = each.collect();
-        Ok((values?, passes))
+        each.collect()
     }
 
-    /// Scores the rows of all; gives the number of passes.
-    fn passes(
-        &mut self,
-        runner: &mut Runner,
-        (parts, sets): (&[Part<'_>], &[EncodedSet]),
-        scored: &mut [Predictions],
-        observer: &mut dyn Observer,
-    ) -> Result<u64, RunError> {
-        let mut alone = 0;
-        for ((part, set), to) in parts.iter().zip(sets).zip(scored.iter_mut()) {
-            if is_alone(part, set) {
-                let walk = walk(part, set, None);
-                *to = score(runner, &part.session.program, walk, observer)?;
-                alone += 1;
-            }
-        }
-        let shared = self.pass(runner, (parts, sets), scored, observer)?;
-        Ok(alone + u64::from(shared))
-    }
-
-    /// Scores the rows of those that go through the weights together; gives whether there are such.
+    /// Scores the rows of all.
     fn pass(
         &mut self,
         runner: &mut Runner,
         (parts, sets): (&[Part<'_>], &[EncodedSet]),
-        scored: &mut [Predictions],
         observer: &mut dyn Observer,
-    ) -> Result<bool, RunError> {
+    ) -> Result<Vec<Predictions>, RunError> {
         let (groups, wholes) = planned(runner, parts, sets)?;
-        if groups.is_empty() && wholes.is_empty() {
-            return Ok(false);
-        }
         for group in &groups {
             self.prepare(group)?;
         }
@@ -199,6 +173,7 @@ impl Together {
         });
         let mut outputs = run(runner, runs.collect(), &met)?;
         let made = outputs.split_off(wholes.len());
+        let mut scored = vec![Predictions::default(); parts.len()];
         for (own, outputs) in wholes.iter().zip(&outputs) {
             if let (Some(part), Some(to)) = (parts.get(own.part), scored.get_mut(own.part)) {
                 *to = walk(part, own.set, None).scored(outputs, &own.packed.read)?;
@@ -207,10 +182,10 @@ impl Together {
         let kept_bytes: u64 = made.iter().map(Outputs::bytes).sum();
         runner.meter.alloc(kept_bytes);
         let rests = groups.iter().zip(&made).try_for_each(|(group, made)| {
-            group.go_on(runner, (parts, sets, made), scored, observer)
+            group.go_on(runner, (parts, sets, made), &mut scored, observer)
         });
         runner.meter.free(kept_bytes);
-        rests.map(|()| true)
+        rests.map(|()| scored)
     }
 
     /// The program that makes what all of a group go on from.
@@ -246,7 +221,7 @@ fn planned<'a>(
     let mut wholes = Vec::new();
     for (number, (part, set)) in parts.iter().zip(sets).enumerate() {
         let session = part.session;
-        if set.is_empty() || is_alone(part, set) {
+        if set.is_empty() {
             continue;
         }
         let Some(cut) = &session.cut else {
@@ -269,12 +244,6 @@ fn planned<'a>(
         }
     }
     Ok((groups, wholes))
-}
-
-/// Whether the products of a part gain nothing by those of others.
-fn is_alone(part: &Part<'_>, set: &EncodedSet) -> bool {
-    let tokens: u64 = set.lengths().iter().map(|&n| u64::from(n)).sum();
-    part.session.cut.is_none() && tokens > part.session.enough
 }
 
 /// Runs programs: one by itself, several beside one another.
