@@ -62,7 +62,7 @@ pub struct BoundModel {
 }
 
 /// A split, tokenized.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BoundSplit {
     /// Its examples, all in each draw of demonstrations; `None` when the data are not at hand.
     pub encoded: Option<Arc<EncodedSet>>,
@@ -92,6 +92,8 @@ pub struct BoundSplit {
     pub making: u64,
     /// Place of what was seen of its rows among all that was noted.
     pub noted: Option<usize>,
+    /// Whether a stage draws rows of it, so that no program reads it itself.
+    pub drawn_of: bool,
 }
 
 impl BoundSplit {

@@ -185,9 +185,11 @@ pub(super) fn largest(
     (best.0, best.1.unwrap_or_default())
 }
 
-/// The lengths of some splits.
+/// The lengths of some splits; none of one that is only drawn of, whose rows no program reads there.
 pub(super) fn lengths(set: &Sets) -> Vec<Option<&Lengths>> {
-    set.iter().map(|s| s.as_ref().map(|s| &s.lengths)).collect()
+    let own = set.iter().map(Option::as_ref);
+    own.map(|split| split.filter(|s| !s.drawn_of).map(|s| &s.lengths))
+        .collect()
 }
 
 impl Stage {
@@ -231,7 +233,25 @@ impl Stage {
             prompt: handed.prompt.as_ref().map(|_| prompt.clone()),
             ..handed.clone()
         };
-        let start = with(&self.start);
+        Ok(Self {
+            hands_on: self.hands_on.as_ref().map(with),
+            candidates: None,
+            open: None,
+            ..self.with(with(&self.start), splits, machine)?
+        })
+    }
+
+    /// The stage with what is known by now of what it starts from, and of its texts: lowered and estimated again. Its fingerprint
+    /// stays.
+    ///
+    /// # Errors
+    /// A contradiction inside the compiler.
+    pub(super) fn with(
+        &self,
+        start: Handed,
+        splits: Sets,
+        machine: &Machine,
+    ) -> Result<Self, String> {
         let views = lengths(&splits);
         let cx = self.context(&start, &self.filled.values, &self.trained_with, &views);
         let cx = cx.ok_or("its methods do not fit the model")?;
@@ -250,7 +270,7 @@ impl Stage {
             kind: self.kind,
             filled: self.filled.clone(),
             parent: self.parent.clone(),
-            hands_on: self.hands_on.as_ref().map(with),
+            hands_on: self.hands_on.clone(),
             start,
             trained_with: self.trained_with.clone(),
             model: self.model.clone(),
@@ -263,8 +283,9 @@ impl Stage {
             estimate,
             parts: self.parts.clone(),
             fingerprint: self.fingerprint.clone(),
-            candidates: None,
-            open: None,
+            candidates: self.candidates.clone(),
+            open: self.open.clone(),
+            drawn: self.drawn.clone(),
         })
     }
 }

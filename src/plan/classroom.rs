@@ -9,6 +9,8 @@ use crate::library::stage::keys;
 pub(super) struct Classroom {
     /// The place of each, and of the stage that weighs it; in the order of the points, each once.
     pub(super) teachers: Vec<(usize, Option<usize>)>,
+    /// Which of them is of the stage's own point, where it draws rows that the others label.
+    pub(super) own: Option<usize>,
     /// At how many points they were looked for.
     pub(super) points: usize,
     /// Whether one of them is wrong itself, or none at all, which was said or will be.
@@ -26,9 +28,9 @@ impl Classroom {
     }
 }
 
-/// Bytes of the scores that a stage learns.
+/// Bytes of the scores that a stage learns. Those that rows are drawn by are gone before it begins.
 pub(super) fn bytes(start: &Handed, sets: &[Sets]) -> u64 {
-    if start.teachers.is_empty() {
+    if start.teachers.is_empty() || start.drawing.is_some() {
         return 0;
     }
     let train = sets.first().and_then(|set| set.first()?.as_ref());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::drawn::UNLABELLED;
 use super::error::{
     IMBALANCED_CLASSES, NULL_CLASS, ONE_CLASS, SHARED_ROWS, SORTED_LABELS, UNFIT_TOKENIZER,
     UNSEEN_CLASS,
@@ -65,6 +66,8 @@ struct Relation<'a> {
     learner: &'a Stage,
     scorer: &'a Stage,
     learned: usize,
+    /// Whether it has learned the labels of that split, and not what other stages say of its texts.
+    labelled: bool,
     scored: usize,
     /// Where the scored split is named.
     at: Span,
@@ -99,7 +102,9 @@ pub(super) fn find(plan: &Plan, noted: &[Noted], used: &[(usize, &Noted)]) -> Do
             else {
                 continue;
             };
-            said.extend(unseen(&relation, learned, scored));
+            if relation.labelled {
+                said.extend(unseen(&relation, learned, scored));
+            }
             if learned.is_beside(scored) && !learned.is_same(scored) {
                 continue; // said of the data set
             }
@@ -269,14 +274,17 @@ fn relations<'a>(plan: &'a Plan, scorer: &'a Stage) -> Vec<Relation<'a>> {
     };
     let mut list = Vec::new();
     while let Some(stage) = learner {
-        if let (true, Some(learned)) = (stage.kind.trains(), split(stage, 0)) {
-            list.push(Relation {
-                learner: stage,
-                scorer,
-                learned,
-                scored,
-                at: scorer.filled.values.span(key),
-            });
+        for place in [0, UNLABELLED] {
+            if let (true, Some(learned)) = (stage.kind.trains(), split(stage, place)) {
+                list.push(Relation {
+                    learner: stage,
+                    scorer,
+                    learned,
+                    labelled: place == 0,
+                    scored,
+                    at: scorer.filled.values.span(key),
+                });
+            }
         }
         learner = stage.parent.as_deref().and_then(|p| plan.stage(p));
     }

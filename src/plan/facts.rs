@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::estimate::{Estimate, describe_node, evaluation_sizes, every_size, training_sizes};
-use super::fingerprint::{CHOSEN, TAUGHT};
+use super::fingerprint::{CHOSEN, PLACE, TAUGHT};
 use super::split::Lengths;
 use super::{Plan, Stage};
 use crate::library::metric::Metric;
@@ -59,11 +59,11 @@ impl Plan {
 /// A stage's data by the key that names them: what the recipe calls them, the hash of the files and of what is
 /// taken of them, and how many rows that is.
 fn data(stage: &Stage) -> Json {
-    let keys = stage.kind.splits().iter().zip(&stage.splits);
-    let list = keys.filter_map(|(key, split)| {
+    let keys = stage.kind.splits().iter().zip(&stage.splits).enumerate();
+    let list = keys.filter_map(|(place, (key, split))| {
         let split = split.as_ref()?;
         let name = stage.filled.values.get(key).map(ToString::to_string);
-        let rows = split.lengths.count();
+        let rows = stage.rows(place);
         let known = json!({
             "name": name, "hash": split.identity, "rows_hash": split.rows_hash, "rows": rows,
         });
@@ -116,7 +116,7 @@ pub fn variant(plan: &Plan, stage: &Stage) -> Option<String> {
     let text: Vec<String> = stage
         .parts
         .iter()
-        .filter(|(name, _)| *name != "key seed")
+        .filter(|(name, _)| !matches!(name.as_str(), "key seed" | PLACE))
         .map(|(name, value)| {
             let value = match (&parent, name.as_str()) {
                 (Some(parent), "from") => parent,

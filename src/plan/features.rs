@@ -29,6 +29,8 @@ pub struct Asked {
     pub inputs_vary: bool,
     /// Whether the prompt is known.
     pub decided: bool,
+    /// Whether rows are drawn when the stage runs.
+    pub draws: bool,
 }
 
 impl Asked {
@@ -44,6 +46,7 @@ impl Asked {
             dropout_frozen: keys::DROPOUT_FROZEN.get(values),
             inputs_vary: task.inputs_vary(),
             decided: true,
+            draws: keys::UNLABELLED.is_written(values),
         }
     }
 }
@@ -163,6 +166,10 @@ fn within_bound(
 fn pays(fit: &Fit, train: &Lengths, asked: Asked) -> Result<(), String> {
     if !asked.decided {
         return Err("the prompt is not chosen yet".to_owned());
+    }
+    if asked.draws {
+        // Runs that fill features take as many texts as are short enough, so that longer texts bound no draw.
+        return Err("rows that it learns are drawn when it runs".to_owned());
     }
     if asked.inputs_vary {
         return Err("the objective masks other tokens in every pass".to_owned());

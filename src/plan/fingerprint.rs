@@ -21,6 +21,9 @@ pub(super) const CHOSEN: &str = "chosen prompt";
 /// The part that stands for scores of other stages: the fingerprints of these, and of those that weigh them.
 pub(super) const TAUGHT: &str = "teachers";
 
+/// The part that stands for a training's place among those that draw rows, which decides what is drawn as a seed does.
+pub(super) const PLACE: &str = "place of drawing";
+
 /// What a stage's result depends on, by name, and its hash; no hash where an input's identity could
 /// not be had. References count by what they refer to, not by name; adapters that are started from by their files.
 pub(super) fn fingerprint(
@@ -86,17 +89,7 @@ pub(super) fn fingerprint(
         whole &= print.is_some();
         parts.insert("tuned".to_owned(), print.unwrap_or_default());
     }
-    if !start.teachers.is_empty() {
-        let print = |name: &str| plan.stage(name).and_then(|s| s.fingerprint.clone());
-        let each = start.teachers.iter().map(|teacher| {
-            let judge = teacher.judge.as_deref();
-            let judged = judge.map(|name| print(name).map(|print| format!("*{print}")));
-            Some(print(&teacher.stage)? + &judged.unwrap_or(Some(String::new()))?)
-        });
-        let each: Option<Vec<String>> = each.collect();
-        whole &= each.is_some();
-        parts.insert(TAUGHT.to_owned(), each.unwrap_or_default().join(" "));
-    }
+    whole &= of_teachers(plan, start, &mut parts);
     whole &= of_prompt(plan, start, &mut parts);
     for (key, split) in kind.splits().iter().zip(splits) {
         if let Some(split) = split {
@@ -109,6 +102,26 @@ pub(super) fn fingerprint(
     }
     let hash = hash(&parts);
     (parts, whole.then_some(hash))
+}
+
+/// The stages whose scores a stage learns from, and its place among those that draw by them; whether all have fingerprints.
+fn of_teachers(plan: &Plan, start: &Handed, parts: &mut IndexMap<String, String>) -> bool {
+    let mut whole = true;
+    if !start.teachers.is_empty() {
+        let print = |name: &str| plan.stage(name).and_then(|s| s.fingerprint.clone());
+        let each = start.teachers.iter().map(|teacher| {
+            let judge = teacher.judge.as_deref();
+            let judged = judge.map(|name| print(name).map(|print| format!("*{print}")));
+            Some(print(&teacher.stage)? + &judged.unwrap_or(Some(String::new()))?)
+        });
+        let each: Option<Vec<String>> = each.collect();
+        whole = each.is_some();
+        parts.insert(TAUGHT.to_owned(), each.unwrap_or_default().join(" "));
+    }
+    if let Some(drawing) = &start.drawing {
+        parts.insert(PLACE.to_owned(), drawing.place.to_string());
+    }
+    whole
 }
 
 /// The written keys, by name. References count by what they refer to.

@@ -12,6 +12,7 @@ pub mod data;
 mod demonstrations;
 pub mod disk;
 mod doubts;
+mod drawn;
 pub mod encode;
 pub mod error;
 pub mod estimate;
@@ -44,6 +45,7 @@ pub mod time;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use drawn::DrawnRows;
 pub use predicting::Served;
 pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage, Teacher};
 
@@ -245,8 +247,13 @@ impl<'s> Planning<'s> {
                 continue;
             };
             let own = (teacher, own.1.flatten());
-            if !classroom.teachers.contains(&own) {
+            let known = classroom.teachers.iter().position(|other| *other == own);
+            let at = known.unwrap_or(classroom.teachers.len());
+            if known.is_none() {
                 classroom.teachers.push(own);
+            }
+            if other == point && keys::UNLABELLED.is_written(values) {
+                classroom.own = Some(at);
             }
         }
         classroom

@@ -2,7 +2,7 @@
 
 use super::split::Lengths;
 use super::stages::Sets;
-use super::{Stage, estimate, features};
+use super::{Stage, choice, estimate, features};
 use crate::library::counts::to_u32;
 use crate::library::method::Tuning;
 use crate::library::schema::{Checked, Values};
@@ -115,10 +115,10 @@ fn needs_of(
         // It cuts the sources alone.
         return None;
     }
-    let lengths: Vec<Option<Lengths>> = set
-        .iter()
-        .map(|s| {
-            let lengths = &s.as_ref()?.lengths;
+    let lengths: Vec<Option<Lengths>> = choice::lengths(set)
+        .into_iter()
+        .map(|lengths| {
+            let lengths = lengths?;
             Some(if key == "max_length" {
                 lengths.cut(to_u32(value))
             } else {

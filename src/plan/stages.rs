@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::bind::{BoundModel, BoundSplit};
+use super::drawn::DrawnRows;
 use super::estimate::{Around, Estimate};
 use super::features::Asked;
 use super::methods::check_methods;
@@ -19,6 +20,7 @@ use crate::library::method::Tuning;
 use crate::library::model::Model;
 use crate::library::prompt::Prompt;
 use crate::library::schema::{Filled, Values};
+use crate::library::stage::drawing::Drawing;
 use crate::library::stage::job::Job;
 use crate::library::stage::keys;
 use crate::library::stage::{SplitFacts, StageCx, StageKind};
@@ -78,8 +80,10 @@ pub struct Handed {
     pub adapter: Option<String>,
     /// The stage whose weights a method compares with the model's.
     pub tuned: Option<String>,
-    /// The stages whose scores are learned.
+    /// The stages whose scores are learned, or that label rows which are drawn.
     pub teachers: Vec<Teacher>,
+    /// How rows are drawn that the teachers label.
+    pub drawing: Option<Drawing>,
 }
 
 impl Handed {
@@ -152,6 +156,8 @@ pub struct Stage {
     pub candidates: Option<Arc<Candidates>>,
     /// What is open until the prompt it takes is chosen.
     pub open: Option<Open>,
+    /// The rows that it learns beside its own, once they are drawn.
+    pub drawn: Option<Arc<DrawnRows>>,
 }
 
 impl Stage {

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 use super::classroom::Classroom;
 use super::error::SHARED_TARGET;
-use super::fingerprint::{CHOSEN, TAUGHT};
+use super::fingerprint::{CHOSEN, PLACE, TAUGHT};
 use super::{Plan, Stage};
 use crate::base::{Diag, Diags};
 use crate::library::schema::Checked;
@@ -65,7 +65,8 @@ impl Resolved {
     ) -> Self {
         let (mut stages, mut inputs) = (blake3::Hasher::new(), blake3::Hasher::new());
         stages.update(declared.identity().as_bytes());
-        stages.update(format!("{:?}", classroom.teachers).as_bytes());
+        let taught = (&classroom.teachers, classroom.own);
+        stages.update(format!("{taught:?}").as_bytes());
         for (key, value) in declared.filled.values.iter() {
             let Checked::Ref(name, split) = value else {
                 continue;
@@ -136,7 +137,9 @@ impl Merger {
         for (stage, inputs) in plan.stages.iter().zip(&self.inputs) {
             let parts = stage.parts.iter();
             let mut text: Vec<String> = parts
-                .filter(|(key, _)| !matches!(key.as_str(), "key seed" | "from" | CHOSEN | TAUGHT))
+                .filter(|(key, _)| {
+                    !matches!(key.as_str(), "key seed" | "from" | CHOSEN | TAUGHT | PLACE)
+                })
                 .map(|(key, value)| format!("{key}\u{1f}{value}"))
                 .collect();
             if stage.fingerprint.is_none() {

@@ -20,6 +20,7 @@ mod demonstrations;
 mod device;
 mod distil;
 mod doctor;
+mod drawn;
 mod editors;
 mod embed;
 mod encoders;

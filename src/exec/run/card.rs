@@ -328,14 +328,11 @@ impl Card<'_> {
 
     fn data(&self) -> Vec<(String, String)> {
         let stage = self.work.stage;
-        let keys = stage.kind.splits().iter().zip(&stage.splits);
-        keys.filter_map(|(key, split)| {
+        let keys = stage.kind.splits().iter().zip(&stage.splits).enumerate();
+        keys.filter_map(|(place, (key, split))| {
             let split = split.as_ref()?;
             let name = stage.filled.values.get(key)?;
-            let rows = split
-                .lengths
-                .count()
-                .map(|n| format!(", {} rows", Count(n)));
+            let rows = stage.rows(place).map(|n| format!(", {} rows", Count(n)));
             let hub = split.hub.as_ref().map(|hub| format!(" of {hub}"));
             let said = format!(
                 "{name}{}{}",

@@ -18,6 +18,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer, wait};
 use crate::exec::stage::Work;
 use crate::exec::stage::choose::chosen;
+use crate::exec::stage::taught::Lesson;
 pub use crate::exec::stage::{Options, entry_name, is_finished, resumes_at};
 use crate::exec::store::{About, Entry, Manifest, State, Store};
 use crate::files::RunError;
@@ -205,9 +206,37 @@ fn enter(
     Ok(Entered::Open(entry))
 }
 
-/// A stage with the prompt that the stage it waits for has chosen, if it waits for one; planned again, it needs no more
-/// than was announced.
+/// A stage with what the stages that it waits for have left: the prompt that one chose, the rows that others label. Planned again,
+/// it needs no more than was announced.
 fn decide(
+    plan: &Plan,
+    stage: &Stage,
+    store: &Store,
+    options: &Options,
+) -> Result<Option<Stage>, RunError> {
+    let decided = prompted(plan, stage, store, options)?;
+    let lesson = Lesson {
+        plan,
+        stage: decided.as_ref().unwrap_or(stage),
+        store,
+        options,
+    };
+    let Some(drawn) = lesson.drawn()? else {
+        return Ok(decided);
+    };
+    if drawn.estimate.peak() > stage.estimate.peak() {
+        return Err(RunError::bug(format!(
+            "with the rows that were drawn, `{}` needs {} bytes, and {} were announced",
+            stage.name.value,
+            drawn.estimate.peak(),
+            stage.estimate.peak()
+        )));
+    }
+    Ok(Some(drawn))
+}
+
+/// A stage with the prompt that the stage it waits for has chosen, if it waits for one.
+fn prompted(
     plan: &Plan,
     stage: &Stage,
     store: &Store,

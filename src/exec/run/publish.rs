@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::exec::stage::choose::PROMPT;
+use crate::exec::stage::drawn::DRAWN;
 use crate::exec::store::{MANIFEST, Manifest};
 use crate::files::RunError;
 use crate::files::durable::{self, create_dirs, failed, write_atomically};
@@ -16,11 +17,12 @@ use crate::files::sealed;
 use crate::files::sums;
 
 /// Files of an entry that are copied.
-const COPIED: [&str; 4] = [
+const COPIED: [&str; 5] = [
     "metrics.jsonl",
     "predictions.tsv",
     "predictions.jsonl",
     PROMPT,
+    DRAWN,
 ];
 
 /// Directories of an entry that are linked.

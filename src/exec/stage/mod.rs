@@ -22,6 +22,7 @@ use crate::program::{Resident, Verified};
 mod activations;
 pub mod choose;
 mod convert;
+pub mod drawn;
 mod evaluate;
 mod fisher;
 mod fold;
@@ -32,7 +33,7 @@ mod prefill;
 mod reference;
 pub mod score;
 mod steps;
-mod taught;
+pub mod taught;
 mod train;
 pub mod zeroth;
 

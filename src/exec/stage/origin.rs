@@ -47,7 +47,7 @@ impl Work<'_> {
     }
 
     /// Where the folder of a stage's result is.
-    pub(super) fn stored(&self, name: &str) -> Result<PathBuf, RunError> {
+    fn stored(&self, name: &str) -> Result<PathBuf, RunError> {
         Ok(self.store.path(&entry_name(self.planned(name)?)))
     }
 
@@ -76,7 +76,7 @@ impl Work<'_> {
         })
     }
 
-    pub(super) fn planned(&self, name: &str) -> Result<&Stage, RunError> {
+    fn planned(&self, name: &str) -> Result<&Stage, RunError> {
         let stage = self.plan.stage(name);
         stage.ok_or_else(|| RunError::bug(format!("no stage `{name}`")))
     }

@@ -4,31 +4,61 @@ use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord};
 
-use super::Work;
 use super::evaluate::PREDICTIONS;
+use super::{Options, Work, entry_name};
 use crate::exec::features::Taught;
-use crate::exec::stage::entry_name;
+use crate::exec::store::Store;
 use crate::files::RunError;
 use crate::library::counts::to_u32;
 use crate::library::data::tokens::EncodedSet;
+use crate::plan::{Plan, Stage};
 
 impl Work<'_> {
-    /// The mean of the teachers' scores for each text of a split, by their weights; `None` where there are no teachers.
+    /// The mean of the teachers' scores for each text of a split, by their weights; `None` where none are learned.
     ///
     /// # Errors
     /// A table of scores that cannot be read, or is not of these texts; weights of which none is above 0.
     pub(in crate::exec) fn taught(&self, set: &EncodedSet) -> Result<Option<Taught>, RunError> {
         let start = &self.stage.start;
-        if start.teachers.is_empty() {
+        if start.teachers.is_empty() || start.drawing.is_some() {
             return Ok(None);
         }
+        let lesson = Lesson {
+            plan: self.plan,
+            stage: self.stage,
+            store: self.store,
+            options: self.options,
+        };
+        let mean = lesson.mean(set)?.into_iter().map(|x| x as f32).collect();
+        Ok(Some(Taught::new(mean, start.classes.len())))
+    }
+}
+
+/// A stage, and where its teachers' scores are.
+pub(in crate::exec) struct Lesson<'a> {
+    pub(in crate::exec) plan: &'a Plan,
+    pub(in crate::exec) stage: &'a Stage,
+    pub(in crate::exec) store: &'a Store,
+    pub(in crate::exec) options: &'a Options,
+}
+
+impl Lesson<'_> {
+    /// The mean of the teachers' scores for each text of a split, by their weights: a row of one a class.
+    ///
+    /// # Errors
+    /// A table of scores that cannot be read, or is not of these texts; weights of which none is above 0.
+    pub(super) fn mean(&self, set: &EncodedSet) -> Result<Vec<f64>, RunError> {
+        let start = &self.stage.start;
         let classes = start.classes.as_slice();
         let mut sum = vec![0.0_f64; set.len() * classes.len()];
         let mut weights = 0.0;
         for teacher in &start.teachers {
             let weight = self.weight(teacher.judge.as_deref())?;
             weights += weight;
-            let path = self.stored(&teacher.stage)?.join(PREDICTIONS);
+            let path = self
+                .store
+                .path(&self.entry(&teacher.stage)?)
+                .join(PREDICTIONS);
             add(&mut sum, &path, (set, classes), weight)?;
         }
         if weights <= 0.0 {
@@ -40,8 +70,14 @@ impl Work<'_> {
             );
             return Err(RunError::file(&self.options.recipe, what));
         }
-        let mean = sum.into_iter().map(|x| (x / weights) as f32).collect();
-        Ok(Some(Taught::new(mean, classes.len())))
+        Ok(sum.into_iter().map(|x| x / weights).collect())
+    }
+
+    /// The store's name for a stage's result.
+    fn entry(&self, name: &str) -> Result<String, RunError> {
+        let stage = self.plan.stage(name);
+        let stage = stage.ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
+        Ok(entry_name(stage))
     }
 
     /// How much the scores of a teacher weigh that this stage weighs.
@@ -49,7 +85,7 @@ impl Work<'_> {
         let Some(judge) = judge else {
             return Ok(1.0);
         };
-        let manifest = self.store.finished(&entry_name(self.planned(judge)?));
+        let manifest = self.store.finished(&self.entry(judge)?);
         let accuracy = manifest.and_then(|own| own.result["metrics"]["accuracy"].as_f64());
         accuracy.ok_or_else(|| {
             let what = format!("the accuracy of `{judge}` cannot be read; run it again");

@@ -194,12 +194,17 @@ impl Work<'_> {
             // The result is rank 0's.
             return Ok(Json::Null);
         }
+        let drawn = self.drawn_rows(observer)?;
         let (name, adapter) = match exports_adapter {
             true => ("adapter", Some(&initial)),
             false => ("model", None),
         };
         self.export(&self.dir.join(name), runner, adapter)?;
-        Ok(result(&fitted, ranks.count()))
+        let mut result = result(&fitted, ranks.count());
+        if let (Some(result), Some(drawn)) = (result.as_object_mut(), drawn) {
+            result.insert("drawn".to_owned(), drawn);
+        }
+        Ok(result)
     }
 
     /// Makes the steps, with their log: in the store and, as a copy, where the user looks.

@@ -26,6 +26,7 @@ use crate::base::world::{Keep, Kept};
 use crate::library::counts::to_u32;
 
 mod example;
+mod joined;
 mod row;
 
 use row::{Label, PLACE, Row};

@@ -36,19 +36,39 @@ pub(crate) const TUNED: Maybe<Reference> = Maybe::new(
 pub(crate) const TEACHERS: Maybe<Reference> = Maybe::new(
     "teachers",
     kind::reference(RefKind::Stage),
-    "an `annotate` stage of the split, whose scores are learned in the place of labels: with `objective = distil`",
+    "an `annotate` stage of the split, whose scores are learned in the place of labels: with `objective = distil`; or one of `unlabelled`, which it labels",
 );
 /// Sweeps whose variants of the teachers are taken together.
 pub(crate) const OVER: Maybe<[String]> = Maybe::new(
     "over",
     kind::NAMES,
-    "sweeps whose variants of `teachers` teach together: the mean of their scores is learned",
+    "sweeps whose variants of `teachers` teach together: the mean of their scores is learned; with `unlabelled`, some of the other variants label",
 );
 /// The stage whose accuracy weighs a teacher.
 pub(crate) const TEACHER_WEIGHTS: Maybe<Reference> = Maybe::new(
     "teacher_weights",
     kind::reference(RefKind::Stage),
     "an `eval` stage that varies with `teachers`: its accuracy weighs a teacher's scores in their mean; all weigh the same if not written",
+);
+/// Texts whose labels the teachers say.
+pub(crate) const UNLABELLED: Maybe<Reference> = Maybe::new(
+    "unlabelled",
+    kind::reference(RefKind::Split),
+    "texts that `teachers` label and of which some are drawn and learned beside `data`, under the objective of `data`; their own labels are not read",
+);
+/// How many times the labelled rows are learned with the drawn ones.
+pub(crate) const GROW: Given<u64> = Given::<u64>::tacit(
+    "grow",
+    kind::int(2, 1 << 20),
+    (5, "5"),
+    "how many times the rows of `data` they are together with those that are drawn of `unlabelled`; each class grows alike",
+);
+/// How many teachers label.
+pub(crate) const TEACHER_SHARE: Given<f64> = Given::<f64>::tacit(
+    "teacher_share",
+    kind::float(Bound::Excl(0.0), Bound::Incl(1.0)),
+    (0.25, "25%"),
+    "how many of the other variants of `teachers` label for this one, at least one of them: they are drawn",
 );
 /// The split to train on.
 pub(crate) const DATA: Maybe<Reference> = Maybe::required(

@@ -7,6 +7,7 @@ mod choose_prompt;
 mod consistency;
 pub(crate) mod convert;
 mod descent;
+pub mod drawing;
 mod eval;
 pub(crate) mod export;
 pub mod fisher;

@@ -45,6 +45,9 @@ static SCHEMA: Schema = Schema {
         keys::TEACHERS.key(),
         keys::OVER.key(),
         keys::TEACHER_WEIGHTS.key(),
+        keys::UNLABELLED.key(),
+        keys::GROW.key(),
+        keys::TEACHER_SHARE.key(),
         keys::OPTIMIZER.key(),
         keys::LR.key(),
         keys::SCHEDULE.key(),
@@ -82,11 +85,14 @@ impl StageKind for Train {
     }
 
     fn splits(&self) -> &'static [&'static str] {
-        &["data", "dev"]
+        &["data", "dev", "unlabelled"]
     }
 
     fn reads_labels(&self, split: &str, task: &dyn Task) -> bool {
-        split != "data" || !task.learns_scores()
+        match split {
+            "data" => !task.learns_scores(),
+            _ => split != keys::UNLABELLED.name(),
+        }
     }
 
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
@@ -96,6 +102,7 @@ impl StageKind for Train {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
+        taught::check_drawn(cx)?;
         let split = is_split(cx);
         let optimizer = entry(v, &keys::OPTIMIZER, "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);

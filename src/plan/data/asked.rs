@@ -139,6 +139,7 @@ impl<'a> Asked<'a> {
             host_bytes: 0,
             making: 0,
             noted: None,
+            drawn_of: false,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::plan::estimate::Around;
 use crate::plan::methods::check_methods;
 use crate::plan::sweep::Here;
 use crate::plan::{
-    Handed, Open, Plan, Sets, Stage, choice, estimate, features, fingerprint, holds, modules,
+    Handed, Open, Plan, Sets, Stage, choice, drawn, estimate, features, fingerprint, holds, modules,
 };
 use crate::program::op::Machine;
 use crate::resolve::Declared;
@@ -86,13 +86,21 @@ impl Planner<'_, '_> {
         let texts = self.texts(declared, kind, &model, &mut start, diags);
         if let Some(texts) = &texts {
             self.same_texts(values, &start, &texts.sets, diags);
+            self.labelled_alike(values, &start, diags)?;
         }
         let of = (start.task.answer(), start.classes.len());
         check_metrics(kind.schema(), values, of, diags);
-        let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
+        let (
+            tuning,
+            Texts {
+                mut sets,
+                candidates,
+            },
+        ) = (tuning?, texts?);
         options::count(self.binder.recipe, (kind, values), &sets, &mut start, diags)?;
         on_classes(kind, values, &sets, &mut start, diags);
         let name = Spanned::new(alias, declared.name.span);
+        drawn::room(&start, &mut sets);
         let (parts, fingerprint) = fingerprint::fingerprint(
             self.plan,
             (kind, filled),
@@ -163,6 +171,7 @@ impl Planner<'_, '_> {
             parts,
             fingerprint,
             candidates,
+            drawn: None,
         })
     }
 

@@ -118,6 +118,7 @@ impl Planner<'_, '_> {
                 adapter: None,
                 tuned: None,
                 teachers: Vec::new(),
+                drawing: None,
             },
             None,
         ))
@@ -378,6 +379,7 @@ pub(super) fn hands_on(
     handed.fresh_head = false;
     handed.tuned = None;
     handed.teachers.clear();
+    handed.drawing = None;
     if kind.merges() {
         handed.tuning = Tuning {
             n_layers: tuning.n_layers,

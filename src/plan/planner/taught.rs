@@ -6,9 +6,11 @@ use super::Planner;
 use crate::base::{Diag, Diags, Span};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY};
 use crate::library::schema::Values;
+use crate::library::stage::drawing::Drawing;
 use crate::library::stage::job::Routine;
 use crate::library::stage::{StageKind, keys};
 use crate::library::task::{Answer, Head};
+use crate::plan::drawn::UNLABELLED;
 use crate::plan::error::WRONG_PORT;
 use crate::plan::{Handed, Sets, Stage, Teacher};
 use crate::resolve::Declared;
@@ -78,6 +80,9 @@ impl Planner<'_, '_> {
         }
         let (classes, _) = classes?;
         self.weighs(values, start, diags)?;
+        if keys::UNLABELLED.is_written(values) {
+            return self.labels(values, start);
+        }
         match trained {
             // The head's rows are in its own order.
             Some(own) if same(&own, classes) => start.classes = own,
@@ -97,6 +102,49 @@ impl Planner<'_, '_> {
             None => {}
         }
         Some(())
+    }
+
+    /// Leaves of the teachers those that label rows for this training. Its classes are those of its labelled rows.
+    fn labels(&self, values: &Values, start: &mut Handed) -> Option<()> {
+        let place = self.classroom.own.unwrap_or(0) as u64;
+        let drawing = Drawing::of(values, place)?;
+        let all = std::mem::take(&mut start.teachers);
+        let chosen = drawing.teachers(all.len());
+        let mut all: Vec<Option<Teacher>> = all.into_iter().map(Some).collect();
+        let each = chosen.into_iter();
+        start.teachers = each.filter_map(|at| all.get_mut(at)?.take()).collect();
+        start.drawing = Some(drawing);
+        Some(())
+    }
+
+    /// Complains where rows are drawn of classes that their teachers do not tell.
+    pub(super) fn labelled_alike(
+        &self,
+        values: &Values,
+        start: &Handed,
+        diags: &mut Diags,
+    ) -> Option<()> {
+        let first = start.drawing.as_ref().and(start.teachers.first());
+        let Some(teacher) = first.and_then(|own| self.plan.stage(&own.stage)) else {
+            return Some(());
+        };
+        let theirs = teacher.start.classes.as_slice();
+        if start.task.answer() != Answer::Class || same(theirs, &start.classes) {
+            return Some(());
+        }
+        let message = format!(
+            "the teachers tell other classes than `data` has: {} and {}",
+            listed(theirs),
+            listed(&start.classes)
+        );
+        let diag = Diag::error(&CONFLICTING_KEYS, keys::TEACHERS.span(values), message);
+        diags.push(
+            diag.related(keys::DATA.span(values), "the labelled rows")
+                .help(
+                    "take teachers of the same classes; `labels = […]` names those of a data set",
+                ),
+        );
+        None
     }
 
     /// Complains about weights of teachers that are the same for all of them. Where `--set` fixed what they would vary by, that
@@ -135,13 +183,17 @@ impl Planner<'_, '_> {
         sets: &[Sets],
         diags: &mut Diags,
     ) {
-        let first = |sets: &Sets| sets.first()?.as_ref()?.identity.clone();
-        let Some(own) = sets.first().and_then(first) else {
+        let at = |sets: &Sets, place: usize| sets.get(place)?.as_ref()?.identity.clone();
+        let (place, key) = match &start.drawing {
+            Some(_) => (UNLABELLED, &keys::UNLABELLED),
+            None => (0, &keys::DATA),
+        };
+        let Some(own) = sets.first().and_then(|sets| at(sets, place)) else {
             return;
         };
         let scored = start.teachers.iter().filter_map(|teacher| {
             let stage = self.plan.stage(&teacher.stage)?;
-            Some((stage, first(&stage.splits)?))
+            Some((stage, at(&stage.splits, 0)?))
         });
         for (stage, theirs) in scored {
             if theirs != own {
@@ -151,12 +203,15 @@ impl Planner<'_, '_> {
                 );
                 let diag = Diag::error(&WRONG_PORT, keys::TEACHERS.span(values), message);
                 diags.push(
-                    diag.related(keys::DATA.span(values), "the texts that are learned")
+                    diag.related(key.span(values), "the texts that are learned")
                         .related(
                             keys::DATA.span(&stage.filled.values),
                             "those that are scored",
                         )
-                        .help("write the same split as `data` in both stages"),
+                        .help(format!(
+                            "write the same split as `{}` here and as `data` there",
+                            key.name()
+                        )),
                 );
                 return;
             }
@@ -181,16 +236,24 @@ fn learns_of_them(
         return Some(false);
     }
     let name = start.task.name();
+    let draws = keys::UNLABELLED.is_written(values);
     let diag = match (
         start.task.learns_scores(),
         keys::TEACHERS.is_written(values),
     ) {
+        (true, _) if draws => {
+            let message =
+                format!("`{name}` learns scores, and `unlabelled` gives rows with labels");
+            Diag::error(&CONFLICTING_KEYS, keys::UNLABELLED.span(values), message)
+                .help("write the split as `data` and remove `unlabelled`, or write an objective that learns labels")
+        }
+        (false, true) if draws => return Some(true),
         (true, true) => return Some(true),
         (false, false) => return Some(false),
         (false, true) => {
             let message = format!("`{name}` learns labels, and `teachers` gives scores");
             Diag::error(&CONFLICTING_KEYS, keys::TEACHERS.span(values), message)
-                .help("write `objective = distil`, or remove `teachers`")
+                .help("write `objective = distil`; or `unlabelled = SPLIT`, whose rows they label; or remove `teachers`")
         }
         (true, false) => {
             let message = format!(

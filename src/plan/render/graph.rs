@@ -36,9 +36,13 @@ pub fn dot(plan: &Plan) -> String {
 
 /// The stages whose scores a stage learns, and those that weigh them, with what comes from each.
 fn taught(stage: &Stage) -> impl Iterator<Item = (&str, &'static str)> {
-    stage.start.teachers.iter().flat_map(|own| {
+    let what = match &stage.start.drawing {
+        Some(_) => "labels",
+        None => "scores",
+    };
+    stage.start.teachers.iter().flat_map(move |own| {
         let judge = own.judge.as_deref().map(|judge| (judge, "weight"));
-        std::iter::once((own.stage.as_str(), "scores")).chain(judge)
+        std::iter::once((own.stage.as_str(), what)).chain(judge)
     })
 }
 

@@ -39,7 +39,8 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
             let chooser = s.start.chooser.as_ref();
             let teachers = s.start.teachers.iter().flat_map(|own| {
                 let judge = own.judge.as_ref().map(|judge| edge(judge, "weight"));
-                std::iter::once(edge(&own.stage, "scores")).chain(judge).collect::<Vec<_>>()
+                let port = if s.start.drawing.is_some() { "labels" } else { "scores" };
+                std::iter::once(edge(&own.stage, port)).chain(judge).collect::<Vec<_>>()
             });
             let prompt = chooser.map(|c| edge(&c.stage, "prompt"));
             model.into_iter().chain(prompt).chain(teachers).collect::<Vec<_>>()

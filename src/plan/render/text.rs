@@ -367,6 +367,21 @@ fn taught(stage: &Stage) -> Option<String> {
     let teachers = stage.start.teachers.as_slice();
     let first = visible::line(&teachers.first()?.stage);
     let weighed = teachers.iter().any(|own| own.judge.is_some());
+    if let Some(drawing) = &stage.start.drawing {
+        let by = if weighed { ", by their accuracy" } else { "" };
+        let whom = match teachers.len() {
+            1 => format!("`{first}` labels"),
+            n => format!("{n} stages label{by}, `{first}` first"),
+        };
+        return Some(match stage.labelled_rows() {
+            Some(own) => format!(
+                "{} labelled rows and {} that {whom}; each of those counts as the longest there is",
+                Count(own),
+                Count(drawing.beside(own))
+            ),
+            None => format!("labelled rows and others that {whom}"),
+        });
+    }
     Some(match (teachers.len(), weighed) {
         (1, _) => format!("the scores of `{first}`"),
         (n, false) => format!("the mean scores of {n} stages, `{first}` first"),
