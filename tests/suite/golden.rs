@@ -28,6 +28,7 @@ fn shipped_recipes_compile_to_their_golden_plans() {
         "reviews/pretrained_lst",
         "reviews/choose_prompt",
         "reviews/pet",
+        "reviews/ipet",
     ];
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../../golden");
