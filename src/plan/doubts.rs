@@ -274,7 +274,9 @@ fn relations<'a>(plan: &'a Plan, scorer: &'a Stage) -> Vec<Relation<'a>> {
     };
     let mut list = Vec::new();
     while let Some(stage) = learner {
-        for place in [0, UNLABELLED] {
+        // Texts that teachers label are labelled again for the next generation.
+        let places = [Some(0), (!scorer.kind.annotates()).then_some(UNLABELLED)];
+        for place in places.into_iter().flatten() {
             if let (true, Some(learned)) = (stage.kind.trains(), split(stage, place)) {
                 list.push(Relation {
                     learner: stage,
