@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::preference::SKIP_EMPTY;
+use super::preference::{SKIP_EMPTY, losses_of_answers};
 use super::{Answer, Asked, Details, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
 use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn};
@@ -173,9 +173,7 @@ impl Task for Kto {
     }
 
     fn losses(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<Value> {
-        let head = model.causal_lm()?.head(net);
-        let (_, rows) = net.head_loss(hidden, &head);
-        Some(net.losses_of_texts(rows))
+        losses_of_answers(model, net, hidden)
     }
 
     fn loss_of(&self, scores: &[f32], _: &Target) -> f64 {

@@ -36,6 +36,17 @@ pub(super) const SKIP_EMPTY: Given<bool> = Given::<bool>::tacit(
     "leave out pairs with an answer of which no token is left, such as those whose prompt fills `max_length`; without it they are an error",
 );
 
+/// The summed losses of each text's learned tokens: `[S, 1]`.
+pub(super) fn losses_of_answers(
+    model: &dyn Model,
+    net: &mut Net<'_>,
+    hidden: Value,
+) -> Option<Value> {
+    let head = model.causal_lm()?.head(net);
+    let (_, rows) = net.head_loss(hidden, &head);
+    Some(net.losses_of_texts(rows))
+}
+
 impl Task for Preferring {
     fn schema(&self) -> &'static Schema {
         self.schema
@@ -120,9 +131,7 @@ impl Task for Preferring {
     }
 
     fn losses(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<Value> {
-        let head = model.causal_lm()?.head(net);
-        let (_, rows) = net.head_loss(hidden, &head);
-        Some(net.losses_of_texts(rows))
+        losses_of_answers(model, net, hidden)
     }
 
     fn loss_of(&self, scores: &[f32], _: &Target) -> f64 {
