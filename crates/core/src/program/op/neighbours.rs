@@ -51,7 +51,7 @@ impl Neighbours {
     }
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("neighbours"));
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("neighbours" with "neighbours.cuh"));
 
 impl OpRule for Neighbours {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

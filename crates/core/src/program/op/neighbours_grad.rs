@@ -16,7 +16,8 @@ pub struct NeighboursGrad {
     pub width: u32,
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("neighbours_grad"));
+pub(super) const SOURCE: Option<KernelSource> =
+    Some(source!("neighbours_grad" with "neighbours.cuh"));
 
 impl OpRule for NeighboursGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
